@@ -1,12 +1,12 @@
 """One round of replays and events in many combinations, so that the journal has some whatever else was drilled.
 
-Two tenants take part side by side: one is served, the other refused.
+Three tenants take part side by side: two are served, in step, and one is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import product, zip_longest
 from typing import Any
 
 from drills.workbench.credentials import REPLAY, Minter
@@ -49,14 +49,14 @@ AT_A_GATE = {"unauthenticated": 401, "forbidden": 403}
 
 @dataclass
 class Swept:
-    """What a round of replays showed. moved, used: items that it moved, and that its tenant's budget was charged for in
-    day and month; refused: replays that were refused as was due; admitted: those that were not refused; odd: those that
-    were answered otherwise, which shows neither; late: those that were refused when the reason was gone; counted: how
-    many were looked up in the rate limit; miscounted: those that it holds too often or not at all.
+    """What a round of replays showed. moved: items that it moved; mischarged: tenants that were charged for
+    others; refused: replays that were refused as was due; admitted: those that were not refused; odd: those that were
+    answered otherwise, which shows neither; late: those that were refused when the reason was gone; counted: how many
+    were looked up in the rate limit; miscounted: those that it holds too often or not at all.
     """
 
     moved: int = 0
-    used: tuple[int, ...] = ()
+    mischarged: list[str] = field(default_factory=list)
     refused: int = 0
     odd: list[str] = field(default_factory=list)
     admitted: list[str] = field(default_factory=list)
@@ -78,24 +78,26 @@ class SweptTenant:
     swept: Swept = field(default_factory=Swept)
 
     def send(self, fields: Fields, sign: Sign | None = None, *, resets: bool = True) -> Answer:
-        """One replay, whatever is answered, and whether it counts against the rate limit as it should. A forced one
-        spells its company in capitals.
-        """
+        """One replay, whatever is answered."""
+        return _sent([(self, fields)], sign, resets=resets)[0]
+
+    def request(self, fields: Fields, sign: Sign | None = None) -> Request:
+        """A replay; a forced one spells its company in capitals."""
         limit, known = self.limit, self.limit.known(**fields)
         company = self.company.upper() if fields.get("force") and ids_have_spellings() else self.company
-        if resets:
-            limit.reset_limit(self.company)
-        answer = limit.http.send(
-            sign(replay_fields(company, **known)) if sign else limit.replay_request(company, **known)
-        )
-        uncounted = answer.status in {400, 401} or answer.code == "forbidden"
-        due = 1 if answer.status == 200 or answer.code in COUNTED else 0 if uncounted else None
-        if resets and due is not None and _is_limited(limit):
-            self.swept.counted += 1
-            if (hits := limit.hits(self.company)) != due:
-                said = f"{fields} was answered {answer.status} {answer.code}".rstrip()
-                self.swept.miscounted.append(f"{said}, and counted {hits} times where {due} was due")
-        return answer
+        return sign(replay_fields(company, **known)) if sign else limit.replay_request(company, **known)
+
+    def look_up(self, asked: Sequence[tuple[Fields, Answer]]) -> None:
+        """Whether the replays since the rate limit was reset count against it as they should."""
+        due = [_counts(answer) for _, answer in asked]
+        if None in due or not _is_limited(self.limit):
+            return
+        self.swept.counted += len(asked)
+        if (hits := self.limit.hits(self.company)) != due.count(True):
+            fields, answer = asked[0]
+            said = f"{fields} was answered {answer.status} {answer.code}".rstrip()
+            more = f" and {len(asked) - 1} like it" if len(asked) > 1 else ""
+            self.swept.miscounted.append(f"{said}{more}, and counted {hits} times where {due.count(True)} was due")
 
     def refused(
         self,
@@ -111,18 +113,26 @@ class SweptTenant:
         fields of all of them.
         """
         choices = enumerate((*self.chosen, {"max": 1, "idempotency_key": key}))
-        for (number, choice), dry, force in product(choices, *BOTH):
-            if pairs and (number + dry + force) % 2 == 0:
-                continue
-            fields = {**choice, "dry_run": dry, "force": force, **(changed or {})}
-            answer = self.send(fields, sign, resets=resets)
-            if answer.code == code or answer.status == AT_A_GATE.get(code):
-                self.swept.refused += 1
-            else:
-                said = f"{_short(fields)} was answered {answer.status} {answer.code}".rstrip()
-                later = COUNTED[COUNTED.index(code) :] if code in COUNTED else ()
-                passed = answer.status < 300 or answer.code in later
-                (self.swept.admitted if passed else self.swept.odd).append(f"{said} where {code} was due")
+        every = [
+            {**choice, "dry_run": dry, "force": force, **(changed or {})}
+            for (number, choice), dry, force in product(choices, *BOTH)
+            if not pairs or (number + dry + force) % 2
+        ]
+        at_once = AT_ONCE if resets and code not in COUNTED else 1
+        for first in range(0, len(every), at_once):
+            asked = every[first : first + at_once]
+            answers = _sent([(self, one) for one in asked], sign, resets=resets)
+            for fields, answer in zip(asked, answers, strict=True):
+                self._judge(code, fields, answer)
+
+    def _judge(self, code: str, fields: Fields, answer: Answer) -> None:
+        if answer.code == code or answer.status == AT_A_GATE.get(code):
+            self.swept.refused += 1
+            return
+        said = f"{_short(fields)} was answered {answer.status} {answer.code}".rstrip()
+        later = COUNTED[COUNTED.index(code) :] if code in COUNTED else ()
+        passed = answer.status < 300 or answer.code in later
+        (self.swept.admitted if passed else self.swept.odd).append(f"{said} where {code} was due")
 
     def open(self, code: str, sign: Sign | None = None) -> None:
         """The reason for this code is gone: a replay and a dry run are not refused with it any more."""
@@ -154,13 +164,13 @@ class SweptTenant:
 
 def replays(limit: Limit, journal: Journal) -> Swept:
     """Replays and dry runs of each choice of items, repeated, under a reused key, and refused."""
-    served, shut = _tenant(limit), _tenant(limit)
+    plain, keyed, shut = tenants = _tenant(limit), _tenant(limit), _tenant(limit)
     with borrowed(limit.target.database_url) as own, ThreadPoolExecutor(1) as beside:
         done = beside.submit(_refused, replace(shut, limit=replace(limit, db=own)))
-        _admitted(served)
+        _admitted(plain, keyed)
         done.result()
-    journal.look(limit.db, [served.company, shut.company])
-    return served.swept + shut.swept
+    journal.look(limit.db, [one.company for one in tenants])
+    return plain.swept + keyed.swept + shut.swept
 
 
 def _tenant(limit: Limit) -> SweptTenant:
@@ -179,19 +189,48 @@ def _tenant(limit: Limit) -> SweptTenant:
     )
 
 
-def _admitted(made: SweptTenant) -> None:
-    """Replays of each kind, some under a key that is used again."""
-    swept = made.swept
-    first = [{**choice, "dry_run": d, "force": f} for choice, d, f in product(made.chosen, *BOTH)]
-    for choice in made.chosen:
+def _admitted(plain: SweptTenant, keyed: SweptTenant) -> None:
+    """Replays of each kind by one tenant, and in step with them those under a key that is used again by another."""
+    first = [{**choice, "dry_run": d, "force": f} for choice, d, f in product(plain.chosen, *BOTH)]
+    again: list[Fields] = []
+    for choice in keyed.chosen:
         key = new_key()
-        first += [{**choice, "idempotency_key": key, **changed} for changed in ({}, {}, {"force": True})]
-    for fields in first:
-        answer = made.send(fields)
-        if answer.status == 200 and not fields.get("dry_run") and not answer.json().get("duplicate"):
-            swept.moved += len(answer.json().get("items") or ())
-    if made.limit.claims("budgets"):
-        swept.used = made.limit.used(made.company)
+        again += [{**choice, "idempotency_key": key, **changed} for changed in ({}, {}, {"force": True})]
+    for pair in zip_longest(first, again):
+        asked = [(one, fields) for one, fields in zip((plain, keyed), pair, strict=True) if fields is not None]
+        for (one, fields), answer in zip(asked, _sent(asked), strict=True):
+            if answer.status == 200 and not fields.get("dry_run") and not answer.json().get("duplicate"):
+                one.swept.moved += len(answer.json().get("items") or ())
+    for one in (plain, keyed):
+        moved = one.swept.moved
+        if one.limit.claims("budgets") and (used := one.limit.used(one.company)) != (moved, moved):
+            day, month = used
+            said = f"{moved} items were moved, {day} charged for the day, {month} the month"
+            one.swept.mischarged.append(said)
+
+
+def _sent(
+    asked: Sequence[tuple[SweptTenant, Fields]], sign: Sign | None = None, *, resets: bool = True
+) -> list[Answer]:
+    """These replays at the same time. resets: the rate limit is reset before them, and they are looked up in it."""
+    tenants = {one.company: one for one, _ in asked} if resets else {}
+    for one in tenants.values():
+        one.limit.reset_limit(one.company)
+    answers = list[Answer]()
+    for answer in asked[0][0].limit.http.burst([one.request(fields, sign) for one, fields in asked]):
+        if not isinstance(answer, Answer):
+            raise answer
+        answers.append(answer)
+    for one in tenants.values():
+        one.look_up([(fields, a) for (of, fields), a in zip(asked, answers, strict=True) if of is one])
+    return answers
+
+
+def _counts(answer: Answer) -> bool | None:
+    """Whether a replay that was answered so counts against the rate limit; None where that is not promised."""
+    if answer.status == 200 or answer.code in COUNTED:
+        return True
+    return False if answer.status in {400, 401} or answer.code == "forbidden" else None
 
 
 def _refused(made: SweptTenant) -> None:
