@@ -76,6 +76,25 @@ def test_a_kill_of_the_server_loses_nothing_committed(postgres: Postgres) -> Non
         assert connection.execute("select count(*) from public.kept").fetchone() == (50,)
 
 
+def test_a_kill_after_an_index_was_dropped_is_survived(postgres: Postgres) -> None:
+    """The WAL since the last checkpoint speaks of an index that is gone: the server comes back all the same."""
+    url = postgres.server.url("postgres")
+    with connect(url) as connection:
+        connection.execute("create table public.logged (n int)")
+        connection.execute("create index by_range on public.logged using brin (n) with (pages_per_range = 1)")
+        for _ in range(2):
+            connection.execute("insert into public.logged select generate_series(1, 5000)")
+            connection.execute("select brin_summarize_new_values('public.by_range')")
+            connection.execute("checkpoint")
+        connection.execute("insert into public.logged select generate_series(1, 5000)")
+        connection.execute("select brin_summarize_new_values('public.by_range')")
+        connection.execute("drop index public.by_range")
+        postgres.signal(signal.SIGKILL)
+    postgres.restart()
+    with connect(url) as connection:
+        assert connection.execute("select count(*) from public.logged").fetchone() == (15_000,)
+
+
 def test_a_stop_leaves_no_process_and_no_shared_memory(postgres: Postgres, run_folder: rundir.RunFolder) -> None:
     """After stop() no process has its data folder and its shared memory segment is gone."""
     data = run_folder.path / rundir.DATA
