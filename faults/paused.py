@@ -86,13 +86,15 @@ def dry_run_while_everybody_is(settings: Settings) -> Parts:
     production=False,
 )
 def runs_go_on_while_everybody_is(settings: WorkerSettings) -> WorkerParts:
+    asked = "public.is_company_paused(r.company_id)"
     own = "EXISTS (SELECT FROM public.agent_controls a WHERE a.agents_paused AND a.company_id = r.company_id)"
     due, on = "WHERE w.is_due AND ", "w.company_id NOT IN (SELECT t.company_id FROM tenants t WHERE NOT t.is_on)"
     return altered_worker(
         settings,
         ("drain_lane", f"{due}{on}", f"{due}(w.is_replay OR {on})"),
         ("claim_events", f"{due}{on}", f"{due}(w.replay_run_id IS NOT NULL OR {on})"),
-        ("lock_runs", "public.is_company_paused(r.company_id)", own),
+        ("lock_runs", asked, own),
+        ("claim_items", asked, own),
     )
 
 

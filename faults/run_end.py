@@ -281,7 +281,8 @@ def _waits_for_a_slow_run(probe: Probe) -> bool:
     names=("paused", "after the pause"),
 )
 def a_neighbours_run_wakes_a_paused_one(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("lock_runs", " AND NOT public.is_company_paused(r.company_id)", ""))
+    change = (" AND NOT public.is_company_paused(r.company_id)", "")
+    return altered_worker(settings, ("lock_runs", *change), ("claim_items", *change))
 
 
 def _goes_on_beside_another(probe: Probe) -> bool:

@@ -225,7 +225,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.seen.value(after - at_pause, 10, "items")
     said = f"{after - at_pause} items were delivered after the pause; at most 10 are in flight"
     if after - at_pause > 10 and scene.crowd.others_drill():
-        raise Busy(f"{said}: a claim that was begun before it may have come ten items later, beside other drills")
+        raise Busy(f"{said}. Beside other drills, a worker that had begun to claim before the pause may end after it")
     assert after - at_pause <= 10, said
     status = scene.value("select status from public.replay_runs where id = %s", run)
     assert status == "started", f"the paused run is {status!r} with {30 - after} items to go"

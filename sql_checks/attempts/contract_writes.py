@@ -244,7 +244,7 @@ class Write:
 Written = list[tuple[Write, Attempt]]
 
 
-def write(url: str, *, may_touch_live: bool = True) -> Written:
+def write(url: str, *, may_touch_live: bool) -> Written:
     """The result of each statement. may_touch_live: whether rows on which everybody depends are changed for a moment,
     too. Raise psycopg.Error where there is no database.
     """

@@ -1,6 +1,6 @@
 -- id: sql/spot/service-roles
--- claim: The service's and the worker's roles are neither superuser nor BYPASSRLS nor owner of a table of the contract,
---   of its schema, or of a function that its policies ask, of its schema, or of one that guards the trail or the budgets.
+-- claim: The service's and the worker's roles are neither superuser nor BYPASSRLS. They own no table of the contract, no function
+--   that its policies ask, no schema of either, and no function that guards the trail or the budgets.
 -- cost: Row-level security does not bind the service: one forgotten condition shows a tenant the rows of all.
 -- severity: page
 -- reads: catalogue

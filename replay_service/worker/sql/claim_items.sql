@@ -1,10 +1,13 @@
--- Lease items of the locked runs: at most 10 of a run in flight, heads of their key only, oldest first.
+-- Lease items of the locked runs: at most 10 of a run in flight, heads of their key only, oldest first. Flag and pause are
+-- asked again: on a busy machine lock_runs gets its locks long after it asked. Now that it has them, no item settles.
 WITH rooms AS MATERIALIZED (
   SELECT r.id, %(places)s - (
     SELECT count(*) FROM public.event_outbox e
     WHERE e.replay_run_id = r.id AND e.processed_at IS NULL AND e.dead_at IS NULL AND e.claimed_until > now()
   ) AS free
-  FROM unnest(%(runs)s::uuid[]) AS r (id)
+  FROM public.replay_runs r
+  WHERE r.id = ANY(%(runs)s::uuid[])
+    AND public.is_feature_enabled('outbox.enabled', r.company_id) AND NOT public.is_company_paused(r.company_id)
 ), heads AS MATERIALIZED (
   SELECT i.ctid, i.id
   FROM rooms r
