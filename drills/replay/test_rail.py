@@ -19,6 +19,7 @@ drill = partial(check, needs=AGENT, after=DELIVERS)
 LATE_POISON = as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})
 BATCH, STOPS = 50, "drill/lifecycle/stops-above-twenty-percent"
 PUT_OFF = "update public.event_outbox set next_attempt_at = now() + interval '1 hour', payload = '{}'"
+WAITING = "processed_at is null and claimed_until is null"
 
 
 @pytest.mark.waits(1)
@@ -196,7 +197,7 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
         scene.rows("update public.dead_letter_queue set aggregate_key = 'k' where company_id = %s", company)
     runs = [str(scene.run(company, max=2)["replay_run_id"]) for company in companies]
     # a worker that takes one item at a time would be done with both before the other run begins
-    scene.rows(f"{PUT_OFF} where replay_run_id::text = any(%s) and claimed_until is null", runs)
+    scene.rows(f"{PUT_OFF} where replay_run_id::text = any(%s) and {WAITING}", runs)
     try:
         stopped, *_ = _stopped_run(scene, companies[0])
     except AssertionError as error:
@@ -226,14 +227,17 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
     counts the claims of a killed worker never goes on.
     """
     scene.claims_drill_agent()
-    company = scene.company(items=24, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
-    run = str(scene.run(company, max=24)["replay_run_id"])
     # twelve behind the ten that are in flight, and before two that are due
     behind = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 12)"
-    kept = scene.rows(f"{PUT_OFF} where {behind} and claimed_until is null returning event_id::text as event", run)
-    scene.seen.require(len(kept) == 12, f"{12 - len(kept)} of the items 11 to 22 were taken at once: more than ten")
+    for took_s in (1, 4):  # a slow service answers when the first ten are done already
+        company = scene.company(items=24, payload=as_jsonb({"drill": {"delay_ms": took_s * 1000}}))
+        run = str(scene.run(company, max=24)["replay_run_id"])
+        kept = scene.rows(f"{PUT_OFF} where {behind} and {WAITING} returning event_id::text as event", run)
+        if len(kept) == 12:
+            break
+    scene.seen.require(len(kept) == 12, f"{12 - len(kept)} of the items 11 to 22 were taken before they were put off")
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
-    scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=8)
+    scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=6 + 2 * took_s)
     scene.passes_by(company, 2)
     early = scene.effects([str(r["event"]) for r in kept])
     assert not early, f"{len(early)} of 12 items were delivered an hour before they were due"
