@@ -46,6 +46,8 @@ NOT_ASKED = (
 IDLE_ENDS = (b"HTTP/1.1 408", b"HTTP/1.0 408")
 """How some servers end a connection that is idle (RFC 9110, 15.5.9)."""
 
+NO_HTTP = ". What answers there does not speak HTTP/1.1: it may speak HTTP/2 or TLS alone"
+
 _FAILURES = (
     httpcore.NetworkError,
     httpcore.TimeoutException,
@@ -194,7 +196,8 @@ class HttpDoor:
         except BeyondLimit as beyond:
             raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:
-            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}") from error
+            other = NO_HTTP if str(error).startswith("illegal ") else ""
+            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}{other}") from error
         if self._heard:
             self._heard(request, answer)
         return answer

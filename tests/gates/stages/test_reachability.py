@@ -116,7 +116,7 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "unknown name": (_unknown_name, "no-such-host.invalid"),
     "silent": (_silent, "Timeout"),
     "no TLS": (answering(Reply(200), "https"), "SSL"),
-    "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "RemoteProtocolError"),
+    "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "does not speak HTTP/1.1"),
     "redirect": (
         answering(Reply(302, (("Location", "https://sso.example/login?code=A#b"),))),
         "a redirect to https://sso.example/login. Check",
