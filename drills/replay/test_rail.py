@@ -210,8 +210,7 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
         scene.make_due(company)
     for run in runs:
         row = scene.ended(run, within_s=15)
-        counts = (row["status"], row["success_count"])
-        assert counts == ("completed", 2), f"the other run, whose 2 items succeed, is {counts}; due: completed"
+        assert (row["status"], row["success_count"]) == ("completed", 2), f"the other run, whose 2 items succeed: {row}"
     scene.seen.count(4)
 
 
@@ -219,23 +218,24 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
 @pytest.mark.rewrites
 @drill("drill/lifecycle/item-waits-until-it-is-due", covers=("E10", "K14"))
 def test_item_waits_until_it_is_due(scene: Scene) -> None:
-    """A postponed item of a run waits until it is due, while the run's other items are delivered; expired claims are
-    not in flight: ten of them stop no run.
+    """A postponed item of a run waits until it is due, while the others are delivered; ten expired claims stop no run.
 
-    A path that looks at the run alone sends at once what somebody put off until the partner is back, and one that
-    counts the claims of a killed worker never goes on.
+    What somebody put off until the partner is back is sent at once; a run whose worker was killed never goes on.
     """
     scene.claims_drill_agent()
-    company = scene.company(items=24, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
-    run = str(scene.run(company, max=24)["replay_run_id"])
-    # twelve behind the ten that are in flight, and before two that are due
-    behind = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 12)"
-    kept = scene.rows(f"{PUT_OFF} where {behind} and claimed_until is null returning event_id::text as event", run)
-    scene.seen.require(len(kept) == 12, f"{12 - len(kept)} of the items 11 to 22 were taken at once: more than ten")
+    behind_ten = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 12)"
+    put_off = f"{PUT_OFF} where {behind_ten} and coalesce(processed_at, claimed_until) is null returning event_id"
+    for took_s in (1, 4):  # a slow service answers when the first ten are done already
+        company = scene.company(items=24, payload=as_jsonb({"drill": {"delay_ms": took_s * 1000}}))
+        run = str(scene.run(company, max=24)["replay_run_id"])
+        kept = scene.rows(put_off, run)  # and not the last two
+        if len(kept) == 12:
+            break
+    scene.seen.require(len(kept) == 12, f"{12 - len(kept)} of the items 11 to 22 were taken before they were put off")
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
-    scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=8)
+    scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=6 + 2 * took_s)
     scene.passes_by(company, 2)
-    early = scene.effects([str(r["event"]) for r in kept])
+    early = scene.effects([str(r["event_id"]) for r in kept])
     assert not early, f"{len(early)} of 12 items were delivered an hour before they were due"
     due = "update public.event_outbox set next_attempt_at = now(), claimed_until = now() - interval '1 minute'"
     scene.rows(f"{due} where replay_run_id = %s and processed_at is null", run)

@@ -30,9 +30,10 @@ def http_place(target: Target) -> str:
     try:
         parts = urlsplit(target.base_url)
         port = f":{parts.port}" if parts.port else ""
+        host = (parts.hostname or "").lower()
     except ValueError:
         return ""
-    return f"{parts.scheme}://{(parts.hostname or '').lower()}{port}{parts.path}" if parts.hostname else ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}" if host else ""
 
 
 def without_login(url: str) -> str:

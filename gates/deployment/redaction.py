@@ -35,6 +35,8 @@ text. Secrets that sign have 16 bytes or more.
 """
 LEAST_BEGINNING = 12
 """How many first characters of a truncated secret are hidden; of a short one, half of them."""
+BLOCK = 6
+"""Any 11 characters of a spelling contain one of its blocks of six, which a search of the text meets at once."""
 LEAST_DIFFERENT = 6
 """The least number of different characters in a secret: with fewer it is a placeholder."""
 LEAST_SEGMENT = 16
@@ -148,7 +150,7 @@ def without_secrets(text: str, hide: Mapping[str, str]) -> str:
     for secret, name in hide.items():  # after all complete ones: two secrets may begin alike
         for form in _begun(secret):
             text = _without_beginning(text, form, f"${name}")
-    return text
+    return _without_fragments(text, _blocks(tuple(hide.items())))
 
 
 def _without_beginning(text: str, form: str, instead: str) -> str:
@@ -157,8 +159,29 @@ def _without_beginning(text: str, form: str, instead: str) -> str:
     least = max(SHORTEST_SECRET, min(LEAST_BEGINNING, (len(form) + 1) // 2))
     while (at := text.find(form[:least], start)) >= 0:
         parts += [text[start:at], instead]
-        start = at + next((i for i, c in enumerate(form) if text[at + i : at + i + 1] != c), len(form))
+        start = at + _alike(form, text[at : at + len(form)])
     return "".join([*parts, text[start:]]) if parts else text
+
+
+def _without_fragments(text: str, blocks: Mapping[str, list[tuple[str, int, str]]]) -> str:
+    """The text without other parts of a secret, which was wrapped at a column, or lost its beginning elsewhere."""
+    parts, start = [], 0
+    for at in [i for i in range(len(text) - BLOCK + 1) if text[i : i + BLOCK] in blocks]:
+        for form, place, name in blocks[text[at : at + BLOCK]] if at >= start else ():
+            first = at - _alike(form[:place][::-1], text[max(start, at - place) : at][::-1])
+            last = at + _alike(form[place:], text[at : at + len(form) - place])
+            if last - first >= LEAST_BEGINNING and not _ORDINARY.fullmatch(text[first:last]):
+                parts += [text[start:first], f"${name}"]
+                start = last
+                break
+    return "".join([*parts, text[start:]]) if parts else text
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return next(
+        (i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )
 
 
 def _unsigned(run: re.Match[str]) -> str:
@@ -264,9 +287,11 @@ def hide_where_cut(hide: Mapping[str, str]) -> None:
 
 @lru_cache(maxsize=128)
 def _spellings(secret: str) -> tuple[str, ...]:
-    """Texts that contain the whole secret in base64 or hex."""
+    """Texts that contain the whole secret in base64, hex, or numbers, as a buffer of bytes is printed."""
     raw = secret.encode("utf-8", "surrogateescape")
-    forms = {f for one in (raw.hex(), *_base64(raw)) for f in (one, one.upper() if one == raw.hex() else one)}
+    listed = [mark.join(map(str, raw)) for mark in (",", ", ")]
+    pairs = [raw.hex(), raw.hex(" "), raw.hex(":")]
+    forms = {*_base64(raw), *listed, *pairs, *map(str.upper, pairs)}
     spelled = {change(form) for form in forms for change in _CHANGES}
     return tuple(sorted(spelled, key=len, reverse=True))
 
@@ -286,10 +311,21 @@ def _middle(secret: str) -> str:
 @lru_cache(maxsize=128)
 def _begun(secret: str) -> tuple[str, ...]:
     """The spellings whose beginning is hidden: not those of addresses and tokens, which all begin alike."""
-    if "://" in secret or secret.startswith("eyJ"):
+    if "://" in secret or secret.startswith("eyJ") or "-----" in secret:  # the lines of a key are secrets themselves
         return ()
     raw = secret.encode("utf-8", "surrogateescape")
     return (secret, json.dumps(secret)[1:-1], quote(raw, safe=""), raw.hex(), base64.b64encode(raw).decode())
+
+
+@lru_cache(maxsize=8)
+def _blocks(named: tuple[tuple[str, str], ...]) -> dict[str, list[tuple[str, int, str]]]:
+    """Block -> the spellings that it is in, its places there, the names; of secrets whose beginning is hidden, too."""
+    found: dict[str, list[tuple[str, int, str]]] = {}
+    for secret, name in named:
+        for form in sorted({*begun, *_spellings(secret)} if (begun := _begun(secret)) else ()):
+            for place in range(0, len(form) - BLOCK + 1, BLOCK):
+                found.setdefault(form[place : place + BLOCK], []).append((form, place, name))
+    return found
 
 
 _CHANGES: tuple[Callable[[str], str], ...] = (

@@ -339,8 +339,8 @@ def lint(key: MetricKey, threshold: Threshold) -> list[str]:
         found.append(
             f"{key}: {e.source!r} is the {e.percentile:g}th percentile, close to the minimum; {meant} was meant"
         )
-    if math.isnan(e.limit):
-        found.append(f"{key}: {e.source!r} compares with NaN and can never decide anything")
+    if not math.isfinite(e.limit):
+        found.append(f"{key}: {e.source!r} compares with no finite number and can never decide anything")
     if threshold.abort_on_fail and (threshold.delay_abort_ns or 0) < 0:
         found.append(f"{key}: delayAbortEval of {e.source!r} is negative or too long, so nothing is waited for")
     if threshold.delay_abort_ns is not None and not threshold.abort_on_fail:

@@ -4,12 +4,13 @@ limited as a whole, in time and bytes (limits.py), whatever a target does with i
 
 import base64
 import select
+import socket
 import ssl
 import string
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
@@ -41,6 +42,11 @@ NOT_ASKED = (
     "bytes that nobody asked for stood behind an earlier answer of this connection, where this one begins. Have the"
     " service end each answer where it says so (RFC 9112, 6.3)"
 )
+
+IDLE_ENDS = (b"HTTP/1.1 408", b"HTTP/1.0 408")
+"""How some servers end a connection that is idle (RFC 9110, 15.5.9)."""
+
+NO_HTTP = ". What answers there does not speak HTTP/1.1: it may speak HTTP/2 or TLS alone"
 
 _FAILURES = (
     httpcore.NetworkError,
@@ -104,11 +110,20 @@ class _LimitedStream(httpcore.NetworkStream):
         return _LimitedStream(self._inner.start_tls(ssl_context, server_hostname, _ALLOWANCE.get().left_s()))
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and (left_s := self._read_at + SETTLED_S - time.monotonic()) > 0:
+        if info != "is_readable":
+            return self._inner.get_extra_info(info)
+        peer = self._inner.get_extra_info("socket")
+        if (left_s := self._read_at + SETTLED_S - time.monotonic()) > 0:
             ends = select.poll()
-            ends.register(self._inner.get_extra_info("socket"), select.POLLIN)
+            ends.register(peer, select.POLLIN)
             ends.poll(left_s * 1000)
-        return self._inner.get_extra_info(info)
+        if not self._inner.get_extra_info(info):
+            return False
+        if type(peer) is socket.socket:  # TLS has messages of its own
+            with suppress(OSError):
+                late = peer.recv(len(IDLE_ENDS[0]), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                _ALLOWANCE.get().has_more |= late not in {b"", *IDLE_ENDS}
+        return True
 
 
 class _LimitedNetwork(httpcore.NetworkBackend):
@@ -181,7 +196,8 @@ class HttpDoor:
         except BeyondLimit as beyond:
             raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:
-            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}") from error
+            other = NO_HTTP if str(error).startswith("illegal ") else ""
+            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}{other}") from error
         if self._heard:
             self._heard(request, answer)
         return answer
@@ -197,6 +213,8 @@ class HttpDoor:
                 raise BeyondLimit(f"{NOT_ASKED} ({error})") from error
             try:
                 allowance.has_head = True
+                if allowance.has_more:
+                    raise BeyondLimit(NOT_ASKED)
                 headers = checked_headers(
                     tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers)
                 )

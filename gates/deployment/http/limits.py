@@ -35,7 +35,7 @@ class BeyondLimit(Exception):  # noqa: N818  -- an observation about the target,
 @dataclass(slots=True)
 class Allowance:
     """What is left of the limits of one exchange: its time, and its bytes on the wire. kept: its connection has served
-    another one before, and did not end.
+    another one before, and did not end. has_more: bytes that nobody asked for came on a connection that was idle.
     """
 
     limit_s: float
@@ -43,6 +43,7 @@ class Allowance:
     received: int = 0
     has_head: bool = field(default=False)
     kept: bool = False
+    has_more: bool = False
 
     def __post_init__(self) -> None:
         self.ends = time.monotonic() + self.limit_s

@@ -1,5 +1,6 @@
 """What the target says of itself over HTTP: whether it answers, which release it runs, whether it is ready."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 
@@ -118,8 +119,8 @@ def _posted(door: HttpDoor) -> Answer | None:
 
 
 def _redirect(asked: str, answer: Answer) -> str:
-    """Where an answer redirects to; empty if it does not redirect."""
-    place = text(answer.header("location") or "nowhere", 200)
+    """Where an answer redirects to, without a query, which may hold a token; empty if it does not redirect."""
+    place = text(re.split("[?#]", answer.header("location") or "nowhere")[0], 200)
     return f"{asked} {answer.status}, a redirect to {place}" if answer.is_elsewhere else ""
 
 
@@ -129,18 +130,27 @@ def _not_there(target: Target, why: str, status: int | None = None) -> LookResul
 
 
 def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
-    """Release and instance from /version over new connections, to each address of the name; empty for other answers."""
+    """Release and instance from /version over new connections, to each address of the name. instead: another answer."""
     asked = [Request("GET", "/version", (("Connection", "close"),))] * VERSION_REQUESTS
     answers = door.burst(asked, spread=True)
-    told = (a.json() if isinstance(a, Answer) and a.status == 200 else {} for a in answers)
-    return [{name: one[name] for name in ("release", "instance") if name in one} for one in told]
+    return [_version(answer) for answer in answers]
+
+
+def _version(answer: Answer | NoAnswer) -> dict[str, JsonValue]:
+    if isinstance(answer, NoAnswer):
+        return {"instead": str(answer)}
+    if answer.status != 200:
+        return {"instead": _redirect("/version answers", answer) or f"/version answers {answer.status}"}
+    told = answer.json()
+    return {name: told[name] for name in ("release", "instance") if name in told}
 
 
 def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> LookResult:
     """The releases of all instances met; a wrong one fails, a missing one is unknown."""
     said = [release_of(v) for v in versions]
     named = sorted({r for r in said if r})
-    instances = len({str(v.get("instance", "")) for v in versions if v})
+    instances = len({str(v.get("instance", "")) for v in versions if v and "instead" not in v})
+    instead = next((f" ({v['instead']})" for v in versions if "instead" in v), "")
     details: dict[str, JsonValue] = {"releases": list[JsonValue](named), "instances": instances}
     if target.release and any(r != target.release for r in named):
         message = (
@@ -151,11 +161,12 @@ def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> LookRes
         message = "/version names a release that holds a secret of this gate; allowed: one without. Set RELEASE"
         return LookResult(Outcome.UNKNOWN, message, samples=len(said), details=details)
     if len(named) != 1:
-        message = f"the instances say {', '.join(named) or 'no release'}; allowed: one release. Wait, or set RELEASE"
+        found = ", ".join(named) or f"no release{instead}"
+        message = f"the instances say {found}; allowed: one release. Wait, or set RELEASE"
         return LookResult(Outcome.UNKNOWN, message, ", ".join(named), samples=len(said), details=details)
     silent = said.count("")
     if silent:
-        message = f"{silent} of {len(said)} answers of /version name no release; allowed: none such"
+        message = f"{silent} of {len(said)} answers of /version name no release{instead}; allowed: none such"
         return LookResult(Outcome.UNKNOWN, message, named[0], target.release, samples=len(said), details=details)
     return LookResult(Outcome.PASS, "", named[0], target.release or named[0], samples=len(said), details=details)
 

@@ -162,6 +162,31 @@ def test_what_stands_behind_an_answer_is_no_answer(behind: bytes) -> None:
         assert door.send(HEALTH).body == b"1"
 
 
+@pytest.mark.parametrize(
+    ("late", "is_wrong"),
+    [(LENGTH % 1 + b"X", True), (b"}", True), (b"HTTP/1.0 408 Request Time-out\r\nContent-Length: 0\r\n\r\n", False)],
+)
+def test_what_comes_late_behind_an_answer_is_told(late: bytes, is_wrong: bool) -> None:
+    """Bytes on an idle connection fail the next request, but for the notice by which a server ends such a one."""
+    was_late = threading.Event()
+
+    def more(peer: socket.socket, number: int, _closing: threading.Event) -> None:
+        while peer.recv(65_536):
+            peer.sendall(LENGTH % 1 + b"%d" % number)
+            if not number:
+                pause(0.05)
+                peer.sendall(late)
+                was_late.set()
+
+    with accepting(more) as url, HttpDoor(url) as door:
+        assert door.send(HEALTH).body == b"0"
+        assert was_late.wait(LIMIT_S * 10)
+        if is_wrong:
+            with pytest.raises(NoAnswer, match="that nobody asked for stood behind"):
+                door.send(HEALTH)
+        assert door.send(HEALTH).body == (b"2" if is_wrong else b"1")
+
+
 def test_a_connection_that_ends_as_it_is_used_again_has_nothing_behind_it() -> None:
     """The control: a closed connection without extra bytes gives another error."""
 

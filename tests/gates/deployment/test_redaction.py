@@ -61,6 +61,10 @@ def spellings(secret: str) -> dict[str, str]:
         "hex": raw.hex(),
         "HEX": raw.hex().upper(),
         "bytea": f"\\x{raw.hex()}",
+        "hex pairs": raw.hex(":"),
+        "HEX PAIRS": raw.hex(" ").upper(),
+        "a list of bytes": str(list(raw)),
+        "a buffer of Node.js": json.dumps({"type": "Buffer", "data": list(raw)}, separators=(",", ":")),
     }
     for before in range(3):
         text = b"xyz"[:before] + raw + b"after"
@@ -166,6 +170,7 @@ LARGE = {
     "plain": "The quick brown fox. ",
     "json": '{"a\\u0062c":"d\\n%41&#65;"},',
     "beginnings": SECRETS[0][:-1],
+    "middles": SECRETS[0][6:-1] + "65,65,65,x",
     "percent": "%70%6c%61%6e",
     "backslashes": "\\",
     "tokens": "eyJ",
@@ -269,6 +274,22 @@ def test_no_part_of_a_secret_is_left_by_a_cut(secret: str) -> None:
         foreign.before_cut(str)
     for shown in range((len(secret) + 1) // 2 + 4, len(secret)):
         assert secret[:shown] not in redact_text(f"it says: {secret[:shown]}. See it", hide)
+
+
+@pytest.mark.parametrize("column", [16, 20, 64, 76])
+@pytest.mark.parametrize("end", ["\n", "\\n", "\r\n", '" + "', "\x1b[0m"])
+def test_a_secret_that_is_wrapped_leaves_no_long_part(column: int, end: str) -> None:
+    """No twelve characters of it stay, whichever column, encoding and beginning; ordinary text does."""
+    secret = "b9" * 4 + "c0ffee1234567890" * 3 + "5f"
+    for before in range(3):
+        raw = b"xyz"[:before] + secret.encode() + b";"
+        for text in (raw.decode(), raw.hex(), base64.b64encode(raw).decode()):
+            wrapped = end.join(text[at : at + column] for at in range(0, len(text), column))
+            for begins in (0, column // 2):
+                left = redact_text(f"see {wrapped[begins:]}", {secret: "KEY"})
+                inner = text[6:-6]  # what its neighbours do not affect
+                assert not [at for at in range(len(inner) - 11) if inner[at : at + 12] in left], left
+    assert redact_text("gate_readonly_owner", {"replay_gate_readonly": "KEY"}) == "gate_readonly_owner"
 
 
 @pytest.mark.parametrize("url", ["https://sk_live_4f9aQ2c81b@h/x", "https://sk_live_4f9aQ2c81b:x@h/x"])

@@ -116,8 +116,11 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "unknown name": (_unknown_name, "no-such-host.invalid"),
     "silent": (_silent, "Timeout"),
     "no TLS": (answering(Reply(200), "https"), "SSL"),
-    "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "RemoteProtocolError"),
-    "redirect": (answering(Reply(302, (("Location", "https://sso.example/login"),))), "a redirect to https://sso.ex"),
+    "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "does not speak HTTP/1.1"),
+    "redirect": (
+        answering(Reply(302, (("Location", "https://sso.example/login?code=A#b"),))),
+        "a redirect to https://sso.example/login. Check",
+    ),
     "https": (
         answering(Reply(308, (("Location", f"https://h.example{PATH}"),)), page=Reply(200, (), b'{"release": "r1"}')),
         "a POST to /dlq-replay is answered 308, a redirect to https://h.example",

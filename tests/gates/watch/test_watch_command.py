@@ -191,6 +191,7 @@ def test_a_target_keeps_its_name_when_its_secrets_change() -> None:
     assert identity(one) != identity(replace(one, database_url="postgresql://a:secret-1@db:5433/replay"))
     assert identity(one) != identity(replace(one, base_url="http://host:8081/x"))
     assert (http_place(one), database_place(one)) == ("http://host:8080/x", "db:5432/replay")
+    assert http_place(Target(TargetKind.STAGING, "http://[::1]:80/x")) == "http://[::1]:80/x"
     odd = Target(TargetKind.STAGING, "http://[::1", database_url="no url at all")
     assert (http_place(odd), database_place(odd)) == ("", "")
 

@@ -153,7 +153,8 @@ def test_empty_metrics_get_the_verdicts_that_k6_makes_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "words"), [("p<200", "minimum"), ("p(0.95)<2500", "p(95)"), ("avg<NaN", "never decide")]
+    ("source", "words"),
+    [("p<200", "minimum"), ("p(0.95)<2500", "p(95)"), ("avg<NaN", "never decide"), ("avg<Inf", "never decide")],
 )
 def test_a_legal_threshold_that_was_surely_not_meant_is_linted(source: str, words: str) -> None:
     """The verdict is k6's, and a sentence says what it means."""
