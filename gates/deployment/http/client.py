@@ -42,6 +42,10 @@ NOT_ASKED = (
     " service end each answer where it says so (RFC 9112, 6.3)"
 )
 
+UNTRUSTED = (
+    ". This machine does not trust the certificate: if an authority of your own signed it, name the authority's file in"
+    " SSL_CERT_FILE; if it ran out or is of another host, renew it"
+)
 _FAILURES = (
     httpcore.NetworkError,
     httpcore.TimeoutException,
@@ -181,7 +185,8 @@ class HttpDoor:
         except BeyondLimit as beyond:
             raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:
-            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}") from error
+            hint = UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
+            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}{hint}") from error
         if self._heard:
             self._heard(request, answer)
         return answer

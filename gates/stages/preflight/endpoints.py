@@ -120,7 +120,7 @@ def _posted(door: HttpDoor) -> Answer | None:
 def _redirect(asked: str, answer: Answer) -> str:
     """Where an answer redirects to; empty if it does not redirect."""
     place = text(answer.header("location") or "nowhere", 200)
-    return f"{asked} {answer.status}, a redirect to {place}" if answer.is_elsewhere else ""
+    return f"{asked} {answer.status}, a redirect to {place}, not followed" if answer.is_elsewhere else ""
 
 
 def _not_there(target: Target, why: str, status: int | None = None) -> LookResult:
