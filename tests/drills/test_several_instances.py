@@ -14,21 +14,31 @@ from tests.drills.examination import examine
 
 class _TwoInstances:
     """Two instances behind a balancer that sends every request to the other one, each counting for itself; `together`:
-    two processes of one instance, which shows what each has counted.
+    two processes of one instance, which shows what each has counted. `hidden`: how many series no scrape meets
+    before the first refusal. `in_a_row`: requests that one gets before the other has its turn.
     """
 
     def __init__(
-        self, *, counts: bool = True, tells_apart: bool = True, every: int = 0, together: bool = False
+        self,
+        *,
+        counts: bool = True,
+        tells_apart: bool = True,
+        every: int = 0,
+        together: bool = False,
+        hidden: int = 0,
+        in_a_row: int = 1,
     ) -> None:
+        self.in_a_row = in_a_row
         self.turn, self.counts, self.tells_apart, self.every = 0, counts, tells_apart, every
-        self.together = together
+        self.together, self.hidden, self.refused = together, hidden, False
         self.seen = [Counter({"started": 40}), Counter({"started": 17})]
 
     def __call__(self, sent: Sent, forward: Forward) -> Reply:
         self.turn += 1
-        own, reply = self.seen[self.turn % 2], forward(sent)
+        own, reply = self.seen[self.turn // self.in_a_row % 2], forward(sent)
         if sent.path.endswith("/dlq-replay") and self.counts:
             own["refused" if reply.status != 200 and self.tells_apart else "started"] += 1
+        self.refused |= reply.status == 403
         if not sent.path.endswith("/metrics"):
             return reply
         if self.every and self.turn % self.every == 0:
@@ -37,6 +47,7 @@ class _TwoInstances:
         for process, shown in enumerate(self.seen if self.together else [own]):
             of_it = f',pid="{process}"' if self.together else ""
             kept += [f'replay_requests_total{{outcome="{name}"{of_it}}} {n}'.encode() for name, n in shown.items()]
+        kept += [b'http_requests_total{path="/%d"} 9' % n for n in range(self.hidden * self.refused)]
         return dataclasses.replace(reply, body=b"\n".join(kept) + b"\n")
 
 
@@ -77,6 +88,8 @@ def test_calls_of_others_are_no_fault_of_the_counter(
         (_TwoInstances(), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
         (_TwoInstances(together=True), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
         (_TwoInstances(together=True, tells_apart=False), {"replays": Outcome.PASS, "refusals": Outcome.FAIL}),
+        (_TwoInstances(hidden=4), {"refusals": Outcome.PASS}),
+        (_TwoInstances(hidden=4, in_a_row=1000), {"refusals": Outcome.PASS}),
         (_TwoInstances(every=7), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
         (_TwoInstances(counts=False), {"replays": Outcome.FAIL, "refusals": Outcome.UNKNOWN}),
         (_TwoInstances(tells_apart=False), {"replays": Outcome.PASS, "refusals": Outcome.FAIL}),
@@ -85,6 +98,8 @@ def test_calls_of_others_are_no_fault_of_the_counter(
         "healthy",
         "processes",
         "processes that tell not apart",
+        "one of them is met late",
+        "one of them is met late, and kept",
         "others call, too",
         "counts nothing",
         "tells refusals not apart",

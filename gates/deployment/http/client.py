@@ -46,7 +46,12 @@ NOT_ASKED = (
 IDLE_ENDS = (b"HTTP/1.1 408", b"HTTP/1.0 408")
 """How some servers end a connection that is idle (RFC 9110, 15.5.9)."""
 
-NO_HTTP = ". What answers there does not speak HTTP/1.1: it may speak HTTP/2 or TLS alone"
+HINTS = {
+    "illegal ": ". What answers there does not speak HTTP/1.1: it may speak HTTP/2 or TLS alone",
+    "CERTIFICATE_VERIFY_FAILED": ". This machine does not trust the certificate: if an authority of your own signed it,"
+    " name the authority's file in SSL_CERT_FILE; if it ran out or is of another host, renew it",
+}
+"""What a failure says -> what it means, and what to do."""
 
 _FAILURES = (
     httpcore.NetworkError,
@@ -196,8 +201,8 @@ class HttpDoor:
         except BeyondLimit as beyond:
             raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:
-            other = NO_HTTP if str(error).startswith("illegal ") else ""
-            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}{other}") from error
+            hint = next((meant for said, meant in HINTS.items() if said in str(error)), "")
+            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}{hint}") from error
         if self._heard:
             self._heard(request, answer)
         return answer

@@ -121,7 +121,7 @@ def _posted(door: HttpDoor) -> Answer | None:
 def _redirect(asked: str, answer: Answer) -> str:
     """Where an answer redirects to, without a query, which may hold a token; empty if it does not redirect."""
     place = text(re.split("[?#]", answer.header("location") or "nowhere")[0], 200)
-    return f"{asked} {answer.status}, a redirect to {place}" if answer.is_elsewhere else ""
+    return f"{asked} {answer.status}, a redirect to {place}, not followed" if answer.is_elsewhere else ""
 
 
 def _not_there(target: Target, why: str, status: int | None = None) -> LookResult:

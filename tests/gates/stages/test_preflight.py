@@ -71,7 +71,7 @@ def rolling() -> Answers:
             paths(version=(302, {})),
             "release",
             "unknown",
-            "no release (/version answers 302, a redirect to nowhere)",
+            "no release (/version answers 302, a redirect to nowhere, not followed)",
         ),
         ("r1", paths(version=(200, {"instead": "pwned"})), "release", "unknown", "say no release; allowed"),
         ("r1", paths(version=(200, b"<html>login</html>")), "release", "unknown", "no release"),

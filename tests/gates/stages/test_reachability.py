@@ -4,14 +4,20 @@ import dataclasses
 import datetime as dt
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from gates.decision.policy_file import Settings, parse
 from gates.deployment.http.client import HttpDoor
@@ -31,6 +37,7 @@ from gates.stages.context import Context, Progress
 from gates.stages.preflight import endpoints, looks, pairing
 from gates.verdict import Decision, Verdict
 from tests.postgres_fixture import PASSWORD, PgServer
+from tests.small_target import accepting
 
 COMPANY = "00000000-0000-4000-8000-000000000004"
 PATH = "/functions/v1"
@@ -106,6 +113,24 @@ def answering(
 
 
 @contextmanager
+def _signed_by_itself() -> Iterator[str]:
+    """A server with a certificate of nobody that this machine trusts."""
+    key, today = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    built = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    signed = built.not_valid_before(today).not_valid_after(today + dt.timedelta(1)).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    kept = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with NamedTemporaryFile() as file:
+        file.write(signed.public_bytes(pem) + kept)
+        file.flush()
+        context.load_cert_chain(file.name)
+    with accepting(lambda peer, _number, _end: context.wrap_socket(peer, server_side=True)) as url:
+        yield f"https{url.removeprefix('http')}{PATH}"
+
+
+@contextmanager
 def _unknown_name() -> Iterator[str]:
     yield f"https://no-such-host.invalid{PATH}"
 
@@ -116,10 +141,11 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "unknown name": (_unknown_name, "no-such-host.invalid"),
     "silent": (_silent, "Timeout"),
     "no TLS": (answering(Reply(200), "https"), "SSL"),
+    "an authority of one's own": (_signed_by_itself, "name the authority's file in SSL_CERT_FILE"),
     "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "does not speak HTTP/1.1"),
     "redirect": (
         answering(Reply(302, (("Location", "https://sso.example/login?code=A#b"),))),
-        "a redirect to https://sso.example/login. Check",
+        "a redirect to https://sso.example/login, not followed. Check",
     ),
     "https": (
         answering(Reply(308, (("Location", f"https://h.example{PATH}"),)), page=Reply(200, (), b'{"release": "r1"}')),
