@@ -1,6 +1,6 @@
 -- Functions and procedures that tenants may call, SECURITY DEFINER or such as set what a policy asks: each with its text, the types
 -- of its arguments (`row:` before a type with columns), how many of these have defaults, and whether it may change rows, by what it
--- declares and by its text. Their owner has the rights of an owner of the contract's tables. Left out: what truncates, locks a table,
+-- declares and by its text. Left out: what could run its owner's code with the rights of the gate, what truncates, locks a table,
 -- runs text as SQL, or calls what may act outside of the transaction.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
        code.body, p.pronargdefaults as defaults, p.prokind = 'p' as is_procedure, p.provariadic <> 0 as is_variadic,
@@ -29,5 +29,8 @@ where p.prokind in ('f', 'p') and l.lanname in ('sql', 'plpgsql')
   and not exists (select from pg_type t where t.oid = any(p.proargtypes::oid[]) and t.typtype = 'p'
                   and t.typname !~ '^any(compatible|element|nonarray|array|compatiblenonarray|compatiblearray)$')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
-  and {{trusted_owner}}
+  -- what runs with its owner's rights alone, from its arguments to its answer, gains nothing by being called
+  and ({{trusted_owner}} or p.prosecdef and p.pronargdefaults = 0 and not exists (
+        select from pg_type t where t.typnamespace <> 'pg_catalog'::regnamespace
+          and t.oid = any(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype)))
 order by 2;
