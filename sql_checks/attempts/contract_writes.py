@@ -54,6 +54,10 @@ ODD = {
     "events": ("(company_id, event_type, path, payload) values (%(id)s, 'Drill äß', 'outbox', '[null, \"a\"]')",),
     "replay_runs": (
         f"{RUN_COLUMNS} values ('~ !', %(id)s, '', '', 'started', null), ('!~', %(id)s, '', '', 'started', null)",
+        f"{RUN_COLUMNS} values ('~', %(id)s, repeat('user:', 12), '', 'started', null)",
+    ),
+    "audit_logs": (
+        "(action, actor, scope, request_id) values ('agents_paused', repeat('user:', 12), %(id)s, gen_random_uuid())",
     ),
 }
 """Table -> unusual rows that the contract allows; two of runs that are open at once."""
@@ -69,7 +73,7 @@ LEFT_OUT = {
     "event_outbox": (
         "event_id is not null",
         "(processed_at, dead_at) is null and claimed_until > now() is not true",
-        "coalesce(next_attempt_at, now()) <= now() + interval '1 minute'",
+        "coalesce(next_attempt_at, now()) <= clock_timestamp() + interval '2 s'",
         NOW.format("coalesce(inserted_at, now())"),
         OURS,
     ),
@@ -133,11 +137,11 @@ TRAIL_CHANGES = (
 )
 OLD = "company_id = %(id)s and event_type = 'drill.old'"
 OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payload, {1}) values
-(%(id)s, 'drill.old', 'Rls ä', '{{"a": null, "b": [null, {{}}]}}',
+(%(id)s, 'drill.old', ' Rls ä/1:' || repeat('aB', 40) || ' ', '{{"a": null, "b": [null, {{}}]}}',
   now() - case (select relkind from pg_catalog.pg_class where oid = to_regclass('public.{0}'))
     when 'p' then interval '0' else interval '40 days' end{2})"""
 """An old row; but not older than the partitions may reach."""
-AS_WRITTEN = """aggregate_key = 'Rls ä' and payload @> '{"a": null, "b": [null, {}]}'"""
+AS_WRITTEN = """aggregate_key = ' Rls ä/1:' || repeat('aB', 40) || ' ' and payload @> '{"a": null, "b": [null, {}]}'"""
 PAST = "created_at <= now()"
 LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
     "dead_letter_queue": (

@@ -1,5 +1,5 @@
 -- id: sql/spot/service-settings
--- claim: No setting of a role or of the database switches off triggers, durable commits, writes or row-level security,
+-- claim: No setting of a role or of the database switches off triggers, durable commits, checks of pages, writes or row-level security,
 --   makes a session without claims a tenant's, or limits statements to a few milliseconds; and service and worker may log in again.
 -- cost: A rule of the schema is not enforced in these sessions, although it is in the gate's.
 -- severity: warn
@@ -19,6 +19,8 @@ with given as (
 select format('sessions of %s', rolname) as subject, format('%s is %s', name, value) as detail, null::text as witness
 from given
 where name = 'session_replication_role' and value <> 'origin'
+   or name in ('zero_damaged_pages', 'ignore_checksum_failure', 'ignore_system_indexes', 'lo_compat_privileges')
+      and value not in ('off', 'false', 'no', '0')
    or name = 'row_security' and value in ('off', 'false', 'no', '0')
    or name like 'request.jwt.%' and value ~ '[^{}\s]'
    or rolname in ('replay_service', 'replay_worker')
