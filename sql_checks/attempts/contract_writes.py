@@ -188,6 +188,9 @@ KEY, LIKE_IT = "drill-rls", ("DRILL-RLS", "Drill-rls", "drill-rls ")
 DUPLICATE = "23505"
 """unique_violation"""
 RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 'drill', '', 'completed', now())"
+HITS = """with kept as (insert into public.edge_rate_limits (key, hits)
+values ('replay:' || %(id)s || ':192.0.2.3', array[now() - interval '{} s', now()]) returning hits)
+select from kept where cardinality(hits) <> 2"""
 DECIDED = "select where public.is_feature_enabled('{}', %(id)s) is distinct from {}"
 EVERYBODYS = {
     "agent_controls": ("company_id is null", "agents_paused = true", "agents_paused"),
@@ -339,6 +342,8 @@ def _writes() -> Iterator[Write]:
         yield Write(Expected.REFUSED, "replay_budgets", used, BUDGET.format(used))
     for used in NEXT_PERIODS:
         yield Write(Expected.REFUSED, "replay_budgets", used, ABOVE.format(used))
+    hits = HITS.format(current().limit("window_s") * 4 // 5)
+    yield Write(Expected.FILLED, "edge_rate_limits", "both hits of one window", hits)
     yield from _decisions()
     for below in ("daily_used = 3, monthly_used = 3", "daily_limit = 1", "monthly_limit = 1"):
         yield Write(Expected.TAKEN, "replay_budgets", below, BUDGET.format(below), stays=True)
