@@ -31,6 +31,7 @@ REST = {**dict.fromkeys((*NUMBERS, "real", "double precision"), "50"), "boolean"
 """Type -> the value of other arguments, chosen so that a function shows much. All others but times are NULL."""
 HELD = ("dead_letter_queue", "event_outbox", "replay_runs", "agent_tasks", "events")
 """Tables whose rows tenants are kept apart in, and whose ids nobody else has."""
+BUDGETS = "replay_budgets"
 PAST, FUTURE = "2000-01-01", "2100-01-01"
 FIRST_S, ALL_S = 1.0, 15.0
 """The limit of a function's calls together, then of each alone, and that of all functions."""
@@ -52,7 +53,7 @@ ROW_ID = re.compile(rf'"id": (?:"({ID.pattern})"|([0-9]{{1,9}})\b)')
 @dataclass(frozen=True, slots=True)
 class Function:
     """A function of the target: how it is called and shown, its text, the types it takes; how many have defaults;
-    whether it may change rows.
+    whether strangers alone may call it, and whether it may change rows.
     """
 
     name: str
@@ -61,8 +62,13 @@ class Function:
     defaults: int
     is_procedure: bool
     is_variadic: bool
+    is_for_strangers: bool
     writes: bool
     types: tuple[str, ...]
+
+    @property
+    def caller(self) -> str:
+        return "anon" if self.is_for_strangers else "authenticated"
 
     @property
     def paths(self) -> list[tuple[str, ...]]:
@@ -171,7 +177,9 @@ def _depending(connection: Connection, found: Sequence[Function], tenants: TwoTe
     """The functions that answer otherwise once the other tenant's rows are gone, asked by its id or one of theirs."""
     asked = {one.shown: [*_asked(one, tenants)] for one in found}
     calls = {name: some for name, some in asked.items() if some}
-    away = [f"delete from public.{table} where company_id = %s" for table in HELD[::-1] if current().real(table)]
+    away = [
+        f"delete from public.{table} where company_id = %s" for table in (*HELD[::-1], BUDGETS) if current().real(table)
+    ]
     connection.execute("savepoint depending")
     before = _answers(connection, calls, end)
     again = _answers(connection, calls, end)
@@ -200,7 +208,7 @@ def _asked(function: Function, tenants: TwoTenants) -> Iterator[TenantStatement]
             answer = f"from {function.name}({_listed(function, given)}) f"
             said = f"select md5(coalesce(string_agg(f::text, ' ' order by f::text), '')) {answer}"
             query = f"select from generate_series(1, 1 + ('x' || left(({said}), 3))::bit(12)::int)"
-            yield TenantStatement(query, (), "authenticated", tenants.claims, read_only=True)
+            yield TenantStatement(query, (), function.caller, tenants.claims, read_only=True)
 
 
 def _tried(
@@ -268,7 +276,7 @@ def _written(connection: Connection, function: Function, tenants: TwoTenants) ->
     for given, _ in _arguments(function, tenants):
         if function.is_procedure:
             called_so = f"call {function.name}({_listed(function, given)})"
-            yield TenantStatement(called_so, (), "authenticated", tenants.claims, look=look)
+            yield TenantStatement(called_so, (), function.caller, tenants.claims, look=look)
         else:
             yield _call(function, given, tenants.claims, look=look)
 
@@ -324,7 +332,7 @@ def _call(
     rows = f"select f::text as said from {function.name}({_listed(function, given)}) f"
     query = f"select from ({rows}) given where said ~ %s limit 1000"
     text = "|".join(marks) or NOTHING
-    return TenantStatement(query, (text,), "authenticated", claims, read_only=not function.writes, look=look)
+    return TenantStatement(query, (text,), function.caller, claims, read_only=not function.writes, look=look)
 
 
 def _listed(function: Function, given: Sequence[str]) -> str:

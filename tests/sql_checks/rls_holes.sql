@@ -146,3 +146,10 @@ row level security, force row level security; alter table tasks_0 enable row lev
 create policy own on agent_tasks for select to authenticated using (company_id = (auth.jwt() ->> 'company_id')::uuid);
 create policy recent on tasks_0 for select to authenticated using (created_at > '2020-01-01'); grant select on agent_tasks,
 tasks_0 to authenticated; revoke select on undivided from authenticated
+--! strangers alone may ask what another tenant has sent | foreign
+create function sent_by(company text) returns boolean language plpgsql security definer set search_path = '' as $$ begin
+return exists (select from public.events e where e.company_id::text = company); end $$; revoke execute on function
+sent_by(text) from public; grant execute on function sent_by(text) to anon
+--! a function says what is left of another tenant's budget | foreign
+create function left_of(company uuid) returns int language sql stable security definer begin atomic select daily_limit -
+daily_used from replay_budgets b where b.company_id = company; end
