@@ -122,7 +122,7 @@ def digest_of(relation: str, tenant: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Learned:
     """What a tenant learns of another. gave: function, table or view -> rows with a mark of another tenant; wrote:
     function -> tables in which it changed rows of the other tenant; by: functions whose answer depends on such rows;
     slow: what did not end in time.
@@ -134,13 +134,13 @@ class Told:
     slow: list[str] = field(default_factory=list)
 
 
-def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> Told:
+def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> Learned:
     """What all that a tenant may call or read tells. may_write: whether functions that may write are called. The last
     act of a transaction: it changes the statement timeout.
     """
     found = [_function(row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]
     if not tenants.marks:
-        return Told()
+        return Learned()
     end = time.monotonic() + ALL_S
     readers = [one for one in found if not one.writes and not one.is_procedure]
     reading = {one.shown: [*_calls(one, tenants)] for one in readers}
@@ -151,7 +151,7 @@ def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> T
     gave |= seen
     silent = [one for one in readers if one.shown not in {*gave, *slow}]
     by = _depending(connection, silent, tenants, end)
-    return Told(gave, wrote, by, sorted({*slow, *too_slow, *unread} - {*wrote, *gave}))
+    return Learned(gave, wrote, by, sorted({*slow, *too_slow, *unread} - {*wrote, *gave}))
 
 
 def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[TenantStatement]]:

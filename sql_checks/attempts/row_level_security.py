@@ -142,7 +142,7 @@ class RlsProbe:
     exempt: str = ""
     sights: list[Sight] = field(default_factory=list)
     unread: list[TenantTable] = field(default_factory=list)
-    told: functions.Told = field(default_factory=functions.Told)
+    told: functions.Learned = field(default_factory=functions.Learned)
 
 
 def probe(url: str, *, may_write: bool = True) -> RlsProbe:
