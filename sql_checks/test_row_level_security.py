@@ -161,14 +161,17 @@ def test_other_tenants_hidden(looked: RlsProbe, seen: Observer) -> None:
         "foreign",
         lambda s, a: f"{with_unit(a.rows, 'rows')} of others seen, such as of {s.other}" if a.rows else "",
     )
-    if given := [f"{name} gave {with_unit(rows, 'rows')} of another tenant" for name, rows in looked.leaks.items()]:
+    if given := [f"{name} gave {with_unit(rows, 'rows')} of another tenant" for name, rows in looked.told.gave.items()]:
         seen.witness = list(given)
         raise AssertionError(f"{len(given)} observed, 0 allowed: {'; '.join(given[:5])}")
-    if looked.uncalled:
+    if by := looked.told.by:
+        seen.severity, seen.witness = Severity.WARN, list(by)
+        raise AssertionError(f"{len(by)} observed, 0 allowed: {', '.join(by[:5])} answered by rows of another tenant")
+    if slow := looked.told.slow:
         seen.unmet(
-            f"{len(looked.uncalled)} functions that tenants may call did not end within {ALL_S:g} s in all:"
-            f" {', '.join(looked.uncalled[:5])}. They run with their owner's rights. Let each refuse other tenants'"
-            " callers before it reads, or revoke EXECUTE from authenticated"
+            f"{len(slow)} functions or views that tenants may call or read did not end within {ALL_S:g} s in all:"
+            f" {', '.join(slow[:5])}. Let each function refuse other tenants' callers before it reads, make each view"
+            " fast, or revoke EXECUTE or SELECT from authenticated"
         )
     if unread := sorted({f"{t.shown} of {t.untrusted_owner}" for t in looked.unread}):
         seen.unmet(
@@ -334,7 +337,8 @@ def test_writes_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
         lambda _s, a: f"{with_unit(a.rows, 'rows')} written" if a.rows else "",
         errors=Errors.PROVE_NOTHING,
     )
-    if name == "update" and looked.writers:
-        given = [f"{f} changed rows of another tenant in {with_unit(n, 'tables')}" for f, n in looked.writers.items()]
+    if name == "update" and looked.told.wrote:
+        wrote = looked.told.wrote.items()
+        given = [f"{f} changed rows of another tenant in {with_unit(n, 'tables')}" for f, n in wrote]
         seen.witness = list(given)
         raise AssertionError(f"{len(given)} observed, 0 allowed: {'; '.join(given[:5])}")

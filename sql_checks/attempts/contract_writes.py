@@ -54,6 +54,10 @@ ODD = {
     "events": ("(company_id, event_type, path, payload) values (%(id)s, 'Drill äß', 'outbox', '[null, \"a\"]')",),
     "replay_runs": (
         f"{RUN_COLUMNS} values ('~ !', %(id)s, '', '', 'started', null), ('!~', %(id)s, '', '', 'started', null)",
+        f"{RUN_COLUMNS} values ('~', %(id)s, repeat('user:', 12), '', 'started', null)",
+    ),
+    "audit_logs": (
+        "(action, actor, scope, request_id) values ('agents_paused', repeat('user:', 12), %(id)s, gen_random_uuid())",
     ),
 }
 """Table -> unusual rows that the contract allows; two of runs that are open at once."""
@@ -69,7 +73,7 @@ LEFT_OUT = {
     "event_outbox": (
         "event_id is not null",
         "(processed_at, dead_at) is null and claimed_until > now() is not true",
-        "coalesce(next_attempt_at, now()) <= now() + interval '1 minute'",
+        "coalesce(next_attempt_at, now()) <= clock_timestamp() + interval '2 s'",
         NOW.format("coalesce(inserted_at, now())"),
         OURS,
     ),
@@ -133,11 +137,11 @@ TRAIL_CHANGES = (
 )
 OLD = "company_id = %(id)s and event_type = 'drill.old'"
 OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payload, {1}) values
-(%(id)s, 'drill.old', 'Rls ä', '{{"a": null, "b": [null, {{}}]}}',
+(%(id)s, 'drill.old', ' Rls ä/1:' || repeat('aB', 40) || ' ', '{{"a": null, "b": [null, {{}}]}}',
   now() - case (select relkind from pg_catalog.pg_class where oid = to_regclass('public.{0}'))
     when 'p' then interval '0' else interval '40 days' end{2})"""
 """An old row; but not older than the partitions may reach."""
-AS_WRITTEN = """aggregate_key = 'Rls ä' and payload @> '{"a": null, "b": [null, {}]}'"""
+AS_WRITTEN = """aggregate_key = ' Rls ä/1:' || repeat('aB', 40) || ' ' and payload @> '{"a": null, "b": [null, {}]}'"""
 PAST = "created_at <= now()"
 LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
     "dead_letter_queue": (
@@ -184,6 +188,9 @@ KEY, LIKE_IT = "drill-rls", ("DRILL-RLS", "Drill-rls", "drill-rls ")
 DUPLICATE = "23505"
 """unique_violation"""
 RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 'drill', '', 'completed', now())"
+HITS = """with kept as (insert into public.edge_rate_limits (key, hits)
+values ('replay:' || %(id)s || ':192.0.2.3', array[now() - interval '{} s', now()]) returning hits)
+select from kept where cardinality(hits) <> 2"""
 DECIDED = "select where public.is_feature_enabled('{}', %(id)s) is distinct from {}"
 EVERYBODYS = {
     "agent_controls": ("company_id is null", "agents_paused = true", "agents_paused"),
@@ -335,6 +342,8 @@ def _writes() -> Iterator[Write]:
         yield Write(Expected.REFUSED, "replay_budgets", used, BUDGET.format(used))
     for used in NEXT_PERIODS:
         yield Write(Expected.REFUSED, "replay_budgets", used, ABOVE.format(used))
+    hits = HITS.format(current().limit("window_s") * 4 // 5)
+    yield Write(Expected.FILLED, "edge_rate_limits", "both hits of one window", hits)
     yield from _decisions()
     for below in ("daily_used = 3, monthly_used = 3", "daily_limit = 1", "monthly_limit = 1"):
         yield Write(Expected.TAKEN, "replay_budgets", below, BUDGET.format(below), stays=True)

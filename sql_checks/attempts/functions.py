@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import psycopg
 from gates.deployment.dialect.current import current
 from gates.deployment.sql.catalogue import with_trust
 from gates.deployment.sql.database import Connection, execute, sql
-from sql_checks.attempts.statements import Look, TenantStatement, attempt
+from sql_checks.attempts.statements import Attempt, Look, TenantStatement, attempt
 
 FUNCTIONS, RELATIONS = (Path(__file__).with_name(name) for name in ("functions.sql", "relations.sql"))
 NAMES = ("uuid", "text", "character varying", "bpchar", "name")
@@ -31,6 +31,7 @@ REST = {**dict.fromkeys((*NUMBERS, "real", "double precision"), "50"), "boolean"
 """Type -> the value of other arguments, chosen so that a function shows much. All others but times are NULL."""
 HELD = ("dead_letter_queue", "event_outbox", "replay_runs", "agent_tasks", "events")
 """Tables whose rows tenants are kept apart in, and whose ids nobody else has."""
+BUDGETS = "replay_budgets"
 PAST, FUTURE = "2000-01-01", "2100-01-01"
 FIRST_S, ALL_S = 1.0, 15.0
 """The limit of a function's calls together, then of each alone, and that of all functions."""
@@ -52,7 +53,7 @@ ROW_ID = re.compile(rf'"id": (?:"({ID.pattern})"|([0-9]{{1,9}})\b)')
 @dataclass(frozen=True, slots=True)
 class Function:
     """A function of the target: how it is called and shown, its text, the types it takes; how many have defaults;
-    whether it may change rows.
+    whether strangers alone may call it, and whether it may change rows.
     """
 
     name: str
@@ -61,8 +62,13 @@ class Function:
     defaults: int
     is_procedure: bool
     is_variadic: bool
+    is_for_strangers: bool
     writes: bool
     types: tuple[str, ...]
+
+    @property
+    def caller(self) -> str:
+        return "anon" if self.is_for_strangers else "authenticated"
 
     @property
     def paths(self) -> list[tuple[str, ...]]:
@@ -115,29 +121,42 @@ def digest_of(relation: str, tenant: str) -> str:
     return f"select md5(coalesce(string_agg(row, '' order by row), '')) as digest from ({rows}) rows"
 
 
-def called(
-    connection: Connection, tenants: TwoTenants, *, may_write: bool
-) -> tuple[dict[str, int], dict[str, int], list[str]]:
-    """Function, table or view -> how many rows with a mark of another tenant it gave; function -> in how many tables it
-    changed rows of the other tenant; and those that were not called to an end. may_write: whether those that may write
-    are called. The last act of a transaction: it changes the statement timeout.
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a tenant learns of another. gave: function, table or view -> rows with a mark of another tenant; wrote:
+    function -> tables in which it changed rows of the other tenant; by: functions whose answer depends on such rows;
+    slow: what did not end in time.
+    """
+
+    gave: dict[str, int] = field(default_factory=dict)
+    wrote: dict[str, int] = field(default_factory=dict)
+    by: list[str] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)
+
+
+def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> Learned:
+    """What all that a tenant may call or read tells. may_write: whether functions that may write are called. The last
+    act of a transaction: it changes the statement timeout.
     """
     found = [_function(row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]
     if not tenants.marks:
-        return {}, {}, []
+        return Learned()
     end = time.monotonic() + ALL_S
-    reading = {one: [*_calls(one, tenants)] for one in found if not one.writes and not one.is_procedure}
-    writing = {one: [*_written(connection, one, tenants)] for one in found if one.writes and may_write}
-    writing = {one: calls for one, calls in writing.items() if calls}
+    readers = [one for one in found if not one.writes and not one.is_procedure]
+    reading = {one.shown: [*_calls(one, tenants)] for one in readers}
+    writing = {one.shown: [*_written(connection, one, tenants)] for one in found if one.writes and may_write}
     gave, slow = _tried(connection, reading, end)
-    wrote, too_slow = _tried(connection, writing, end)
-    gave |= _read(connection, tenants, end)
-    return gave, wrote, sorted({*slow, *too_slow} - {*wrote, *gave})
+    wrote, too_slow = _tried(connection, {name: calls for name, calls in writing.items() if calls}, end)
+    seen, unread = _tried(connection, _reads(connection, tenants), end)
+    gave |= seen
+    silent = [one for one in readers if one.shown not in {*gave, *slow}]
+    by = _depending(connection, silent, tenants, end)
+    return Learned(gave, wrote, by, sorted({*slow, *too_slow, *unread} - {*wrote, *gave}))
 
 
-def _read(connection: Connection, tenants: TwoTenants, end: float) -> dict[str, int]:
-    """The rows of tables and views without a column of the tenant in which the id of another tenant's row stands; those
-    of companies may stand in a directory. What is slow to read tells nothing.
+def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[TenantStatement]]:
+    """Tables and views without a column of the tenant, and how to find in them the id of another tenant's row; those
+    of companies may stand in a directory.
     """
     marks = {*tenants.marks}
     for table in (one for one in HELD if current().real(one)):
@@ -145,32 +164,70 @@ def _read(connection: Connection, tenants: TwoTenants, end: float) -> dict[str, 
         query = f"select row ->> 'id' as id, row ->> 'event_id' as event from ({rows}) rows"
         marks |= {text for one in execute(connection, query, tenants.mine) for text in map(str, one.values())}
     pattern = "|".join(filter(ID.fullmatch, sorted(marks)))
-    found = dict[str, int]()
+    found = dict[str, list[TenantStatement]]()
     for row in execute(connection, with_trust(sql(RELATIONS))):
         rows = f"select r::text as said from {row['name']} r limit 1000"
         given = f"select from ({rows}) given where said ~ %s"
         one = TenantStatement(given, (pattern,), "authenticated", tenants.claims, read_only=True)
-        found[str(row["name"])] = _rows(connection, [one], min(FIRST_S, end - time.monotonic())) or 0
-    return {name: rows for name, rows in found.items() if rows}
+        found[str(row["name"])] = [one]
+    return found
+
+
+def _depending(connection: Connection, found: Sequence[Function], tenants: TwoTenants, end: float) -> list[str]:
+    """The functions that answer otherwise once the other tenant's rows are gone, asked by its id or one of theirs."""
+    asked = {one.shown: [*_asked(one, tenants)] for one in found}
+    calls = {name: some for name, some in asked.items() if some}
+    away = [
+        f"delete from public.{table} where company_id = %s" for table in (*HELD[::-1], BUDGETS) if current().real(table)
+    ]
+    connection.execute("savepoint depending")
+    before = _answers(connection, calls, end)
+    again = _answers(connection, calls, end)
+    attempt(connection, [TenantStatement(one, (tenants.other,), keep=True) for one in away])
+    after = _answers(connection, calls, end)
+    connection.execute("rollback to savepoint depending")
+    return sorted(name for name in calls if before[name] and before[name] == again[name] != after[name] and after[name])
+
+
+def _answers(
+    connection: Connection, calls: Mapping[str, Sequence[TenantStatement]], end: float
+) -> dict[str, Sequence[int]]:
+    """The answers of each function as numbers; none where it did not end in time."""
+    found = dict[str, Sequence[int]]()
+    for name, some in calls.items():
+        done = _within(connection, some, min(FIRST_S, end - time.monotonic()))
+        found[name] = [one.rows for one in done or ()]
+    return found
+
+
+def _asked(function: Function, tenants: TwoTenants) -> Iterator[TenantStatement]:
+    """Calls with as many rows as a digest of the answer says."""
+    rows = {row for some in tenants.rows.values() for row in some}
+    for given, asked in _arguments(function, tenants):
+        if asked in rows or any(tenants.other in one for one in given):
+            answer = f"from {function.name}({_listed(function, given)}) f"
+            said = f"select md5(coalesce(string_agg(f::text, ' ' order by f::text), '')) {answer}"
+            query = f"select from generate_series(1, 1 + ('x' || left(({said}), 3))::bit(12)::int)"
+            yield TenantStatement(query, (), function.caller, tenants.claims, read_only=True)
 
 
 def _tried(
-    connection: Connection, calls: Mapping[Function, Sequence[TenantStatement]], end: float
+    connection: Connection, calls: Mapping[str, Sequence[TenantStatement]], end: float
 ) -> tuple[dict[str, int], list[str]]:
-    """The rows of each function, and what did not end. A slow one is called again, one call at a time, at last for all
+    """The rows that each gave, and what did not end. A slow one is called again, one call at a time, at last for all
     the time that is left.
     """
     waiting, gave = [*calls], dict[str, int]()
     for is_alone, most_s in ((False, FIRST_S), (True, FIRST_S), (True, ALL_S)):
-        slow: list[Function] = []
-        for function in waiting:
-            batches = [[call] for call in calls[function]] if is_alone else [calls[function]]
+        slow: list[str] = []
+        for name in waiting:
+            batches = [[call] for call in calls[name]] if is_alone else [calls[name]]
             rows = [_rows(connection, some, min(most_s, end - time.monotonic())) for some in batches]
-            gave[function.shown] = max((n for n in rows if n is not None), default=0)
-            if None in rows and not gave[function.shown]:
-                slow.append(function)
+            gave[name] = max((n for n in rows if n is not None), default=0)
+            if None in rows and not gave[name]:
+                slow.append(name)
         waiting = slow
-    return {name: rows for name, rows in gave.items() if rows}, [function.shown for function in waiting]
+    return {name: rows for name, rows in gave.items() if rows}, waiting
 
 
 def _function(row: Mapping[str, Any]) -> Function:
@@ -178,13 +235,27 @@ def _function(row: Mapping[str, Any]) -> Function:
 
 
 def _rows(connection: Connection, calls: Sequence[TenantStatement], limit_s: float) -> int | None:
-    """The most rows that one of these calls gave; None if they did not all end within the limit."""
+    """The most rows that one of these calls gave, one for an error that says what it looks for; None if they did not
+    all end within the limit.
+    """
+    done = _within(connection, calls, limit_s)
+    if done is None:
+        return None
+    return max(one.rows or _says(call, one.error) for call, one in zip(calls, done, strict=True))
+
+
+def _within(connection: Connection, calls: Sequence[TenantStatement], limit_s: float) -> list[Attempt] | None:
+    """The results of these calls; None if they did not all end within the limit."""
     if limit_s <= 0:
         return None
     connection.execute("select pg_catalog.set_config('statement_timeout', %s, true)", (str(int(limit_s * 1000) + 1),))
     done = attempt(connection, calls, whole=True)
     cut_short = {OUT_OF_TIME} if len(calls) == 1 else {OUT_OF_TIME, ASSERTED}
-    return None if any(not one.entered or one.state in cut_short for one in done) else max(one.rows for one in done)
+    return None if any(not one.entered or one.state in cut_short for one in done) else done
+
+
+def _says(call: TenantStatement, error: str) -> int:
+    return sum(bool(error and re.search(str(mark), error)) for mark in call.values)
 
 
 def _calls(function: Function, tenants: TwoTenants) -> Iterator[TenantStatement]:
@@ -205,7 +276,7 @@ def _written(connection: Connection, function: Function, tenants: TwoTenants) ->
     for given, _ in _arguments(function, tenants):
         if function.is_procedure:
             called_so = f"call {function.name}({_listed(function, given)})"
-            yield TenantStatement(called_so, (), "authenticated", tenants.claims, look=look)
+            yield TenantStatement(called_so, (), function.caller, tenants.claims, look=look)
         else:
             yield _call(function, given, tenants.claims, look=look)
 
@@ -261,7 +332,7 @@ def _call(
     rows = f"select f::text as said from {function.name}({_listed(function, given)}) f"
     query = f"select from ({rows}) given where said ~ %s limit 1000"
     text = "|".join(marks) or NOTHING
-    return TenantStatement(query, (text,), "authenticated", claims, read_only=not function.writes, look=look)
+    return TenantStatement(query, (text,), function.caller, claims, read_only=not function.writes, look=look)
 
 
 def _listed(function: Function, given: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
 -- Functions and procedures that tenants may call, SECURITY DEFINER or such as set what a policy asks: each with its text, the types
 -- of its arguments (`row:` before a type with columns), how many of these have defaults, and whether it may change rows, by what it
--- declares and by its text. Their owner has the rights of an owner of the contract's tables. Left out: what truncates, locks a table,
+-- declares and by its text. Left out: what could run its owner's code with the rights of the gate, what truncates, locks a table,
 -- runs text as SQL, or calls what may act outside of the transaction.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
        code.body, p.pronargdefaults as defaults, p.prokind = 'p' as is_procedure, p.provariadic <> 0 as is_variadic,
-       p.provolatile = 'v' and code.body ~* '\m(insert|update|delete|merge)\M' as writes,
+       not c.is_for_tenants as is_for_strangers, p.provolatile = 'v' and code.body ~* '\m(insert|update|delete|merge)\M' as writes,
        (select coalesce(array_agg(case when t.oid = 'bpchar'::regtype then 'bpchar'
                                        when t.typtype <> 'p' then case t.typtype when 'c' then 'row:' else '' end
                                                                   || format_type(coalesce(nullif(t.typbasetype, 0), t.oid), null)
@@ -13,7 +13,12 @@ select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::r
 from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 join pg_language l on l.oid = p.prolang
-cross join lateral (select p.proowner as relowner) c
+cross join lateral (
+  select p.proowner as relowner,
+         bool_or(r.rolname = 'authenticated') as is_for_tenants, count(*) > 0 as is_for_somebody
+  from pg_roles r
+  where r.rolname in ('authenticated', 'anon') and has_schema_privilege(r.oid, n.oid, 'USAGE')
+    and has_function_privilege(r.oid, p.oid, 'EXECUTE')) c
 cross join lateral (select coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) as body) code
 where p.prokind in ('f', 'p') and l.lanname in ('sql', 'plpgsql')
   and (p.prosecdef or code.body ~* '\mset_config\s*\(|\mset\s+(local\s+)?\w+\.'
@@ -24,10 +29,12 @@ where p.prokind in ('f', 'p') and l.lanname in ('sql', 'plpgsql')
                   join pg_proc f on f.proname = lower(words[1]) and f.provolatile = 'v'
                     and f.proname not in ('set_config', 'clock_timestamp', 'random', 'gen_random_uuid', 'pg_notify', 'nextval'))
   and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
-  and exists (select from pg_roles r where r.rolname = 'authenticated' and has_schema_privilege(r.oid, n.oid, 'USAGE')
-              and has_function_privilege(r.oid, p.oid, 'EXECUTE'))
+  and c.is_for_somebody
   and not exists (select from pg_type t where t.oid = any(p.proargtypes::oid[]) and t.typtype = 'p'
                   and t.typname !~ '^any(compatible|element|nonarray|array|compatiblenonarray|compatiblearray)$')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
-  and {{trusted_owner}}
+  -- what runs with its owner's rights alone, from its arguments to its answer, gains nothing by being called
+  and ({{trusted_owner}} or p.prosecdef and p.pronargdefaults = 0 and not exists (
+        select from pg_type t where t.typnamespace <> 'pg_catalog'::regnamespace
+          and t.oid = any(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype)))
 order by 2;

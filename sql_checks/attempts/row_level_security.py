@@ -136,16 +136,13 @@ class Sight:
 @dataclass
 class RlsProbe:
     """All that one probe saw. `exempt`: why it proves nothing, or ''. unread: what tenants may reach, and the gate must
-    not read. leaks: function with its owner's rights -> rows of another tenant that it gave. writers: such a function
-    -> tables in which it changed rows of another tenant. uncalled: those that were not called to an end.
+    not read. told: what tenants learn of others by functions, and by tables of no tenant.
     """
 
     exempt: str = ""
     sights: list[Sight] = field(default_factory=list)
     unread: list[TenantTable] = field(default_factory=list)
-    leaks: dict[str, int] = field(default_factory=dict)
-    writers: dict[str, int] = field(default_factory=dict)
-    uncalled: list[str] = field(default_factory=list)
+    told: functions.Learned = field(default_factory=functions.Learned)
 
 
 def probe(url: str, *, may_write: bool = True) -> RlsProbe:
@@ -190,7 +187,7 @@ def _look(connection: Connection, *, may_write: bool) -> RlsProbe:
     }
     digests = {name: functions.digest_of(*rows) for name, rows in both.items()}
     tenants = functions.told_apart(mine, _claims(mine), other, texts, digests)
-    found.leaks, found.writers, found.uncalled = functions.called(connection, tenants, may_write=may_write)
+    found.told = functions.called(connection, tenants, may_write=may_write)
     return found
 
 

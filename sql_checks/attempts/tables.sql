@@ -29,7 +29,10 @@ join pg_namespace n on n.oid = c.relnamespace
 cross join lateral (select {{trusted_owner}} as is_trusted) owner
 left join contract on c.oid = to_regclass(contract.name)
 left join pg_attribute a on a.attrelid = c.oid and a.attname = any('{company_id,tenant_id}') and not a.attisdropped
-where c.relkind in ('r', 'p', 'v') and not c.relispartition
+where c.relkind in ('r', 'p', 'v')
+  -- a partition that tenants reach by its own name has its own policies
+  and (not c.relispartition or has_any_column_privilege('authenticated', c.oid, 'SELECT, INSERT, UPDATE')
+    or has_table_privilege('authenticated', c.oid, 'DELETE'))
   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and (n.nspname = any('{public}') or has_schema_privilege('authenticated', n.oid, 'USAGE'))
   and (contract.relation is not null or a.attname is not null)

@@ -1,5 +1,5 @@
 -- id: sql/spot/service-settings
--- claim: No setting of a role or of the database switches off triggers, durable commits, writes or row-level security,
+-- claim: No setting of a role or of the database switches off triggers, durable commits, checks of pages, writes or row-level security,
 --   makes a session without claims a tenant's, or limits statements to a few milliseconds; and service and worker may log in again.
 -- cost: A rule of the schema is not enforced in these sessions, although it is in the gate's.
 -- severity: warn
@@ -19,6 +19,8 @@ with given as (
 select format('sessions of %s', rolname) as subject, format('%s is %s', name, value) as detail, null::text as witness
 from given
 where name = 'session_replication_role' and value <> 'origin'
+   or name in ('zero_damaged_pages', 'ignore_checksum_failure', 'ignore_system_indexes', 'lo_compat_privileges')
+      and value not in ('off', 'false', 'no', '0')
    or name = 'row_security' and value in ('off', 'false', 'no', '0')
    or name like 'request.jwt.%' and value ~ '[^{}\s]'
    or rolname in ('replay_service', 'replay_worker')
@@ -31,13 +33,18 @@ union all
 select format('sessions of %s', rolname),
        case when 0 in (rolconnlimit, datconnlimit) then 'it may have no connection (CONNECTION LIMIT 0)'
             when not may_connect then format('it may not connect to database %s', datname)
-            else format('its password was valid until %s', rolvaliduntil) end,
+            when rolvaliduntil < now() then format('its password was valid until %s', rolvaliduntil)
+            else format('event trigger %s refuses its login', refused_by) end,
        'a session that is open stays; after the next restart there is none'
 from pg_roles
 join pg_database on datname = current_database()
 cross join lateral (select has_database_privilege(pg_roles.oid, pg_database.oid, 'CONNECT') as may_connect) m
+cross join lateral (
+  select min(e.evtname) as refused_by from pg_event_trigger e join pg_proc f on f.oid = e.evtfoid
+  where e.evtevent = 'login' and e.evtenabled in ('O', 'A') and f.prosrc ~* '\mraise\M'
+    and f.prosrc ~* format('\m(session|current)?_?user\s*(=|in\s*\()[^);]*''%s''(?![^;]*\mthen\s+return\M)', rolname)) l
 where rolname in ('replay_service', 'replay_worker') and rolcanlogin and not rolsuper
-  and (0 in (rolconnlimit, datconnlimit) or rolvaliduntil < now() or not may_connect);
+  and (0 in (rolconnlimit, datconnlimit) or rolvaliduntil < now() or not may_connect or refused_by is not null);
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon');

@@ -1,5 +1,5 @@
 -- id: sql/spot/names-not-shadowed
--- claim: In sessions of service, worker and operator no schema before the contract's has a table or function of the same name, or lets a tenant create one.
+-- claim: In sessions of service, worker and operator no schema before the contract's, or the server's, has a table, function or operator of the same name, or lets a tenant create one.
 -- cost: The statements of an emergency, and a service that names no schema, write where nobody looks.
 -- severity: warn
 -- reads: catalogue
@@ -46,6 +46,21 @@ join schemas own on own.oid = f.schema
 join schemas s on s.role = own.role and s.place < own.place
 join pg_proc p on p.pronamespace = s.oid and p.proname = f.name and p.pronargs = 2
 group by p.oid, f.schema
+union all
+select format('sessions of %s', string_agg(distinct s.rolname, ', ')),
+       format('%s comes before pg_catalog, and has %s', s.nspname, b.name), null
+from schemas s
+join schemas own on own.role = s.role and own.oid = 'pg_catalog'::regnamespace and s.place < own.place
+join lateral (
+  select min(p.oid::regprocedure::text) as name from pg_proc p
+  where p.pronamespace = s.oid and exists (
+    select from pg_proc o where o.pronamespace = own.oid and o.proname = p.proname and o.proargtypes = p.proargtypes)
+  union all
+  select min(p.oid::regoperator::text) from pg_operator p
+  where p.oprnamespace = s.oid and exists (
+    select from pg_operator o where o.oprnamespace = own.oid and (o.oprname, o.oprleft, o.oprright) = (p.oprname, p.oprleft, p.oprright))
+) b on b.name is not null
+group by s.nspname, b.name
 union all
 select format('sessions of %s', string_agg(distinct s.rolname, ', ')),
        format('schema %s, in which tenants may create, comes before %s', s.nspname, own.nspname), null

@@ -21,7 +21,8 @@ with promised(kind, name) as (
          ('exact', 'public.dead_letter_queue.created_at'), ('exact', 'public.event_outbox.inserted_at'),
          ('exact', 'public.event_outbox.next_attempt_at'), ('exact', 'public.event_outbox.claimed_until'),
          ('exact', 'public.audit_logs.created_at'), ('key', 'public.replay_runs.idempotency_key'), ('error', 'public.dead_letter_queue.error_type'),
-         ('jsonb', 'public.events.payload'), ('jsonb', 'public.event_outbox.payload'), ('jsonb', 'public.dead_letter_queue.payload')
+         ('jsonb', 'public.events.payload'), ('jsonb', 'public.event_outbox.payload'), ('jsonb', 'public.dead_letter_queue.payload'),
+         ('jsonb', 'public.audit_logs.metadata')
 ), given as (
   select p.kind, p.name, e.expression, format_type(a.atttypid, a.atttypmod) as type, held.type as atttypid,
          case when t.typcategory in ('D', 'A') then held.modifier end as digits,
@@ -60,7 +61,14 @@ select name as subject,
 from given
 where case when kind in ('now', 'due') then
              -- a time that is long past is due at once, and its budget counts as nothing used
-             constant ~ '^(infinity|\d{4}-\d\d)' and (kind = 'now' or constant !~ '^(0|19[0-6]|1970)')
+             -- the day of a session's own zone
+             name ~ 'replay_budgets' and expression ~* '\m(current_date|(now|\w+_timestamp)\()' and expression !~* 'time ?zone' and exists (
+               select from pg_db_role_setting s
+               cross join unnest(s.setconfig) c(text)
+               where s.setdatabase in ((select oid from pg_database where datname = current_database()), 0)
+                 and (s.setrole = 0 or s.setrole in (select oid from pg_roles where rolname in ('replay_service', 'replay_worker')))
+                 and c.text ~* '^timezone=' and c.text !~* '[=/](utc|gmt|uct|zulu|universal)$')
+             or constant ~ '^(infinity|\d{4}-\d\d)' and (kind = 'now' or constant !~ '^(0|19[0-6]|1970)')
              or kind = 'now' and expression ~* '^\(*(now|clock_timestamp|statement_timestamp|transaction_timestamp|current_timestamp)(\(\))?\)* \+ '
            when kind = 'own' then constant is not null
            when kind = 'tries' then constant = '0'

@@ -4,6 +4,7 @@
 -- severity: page
 -- reads: catalogue
 -- covers: J16
+with {{contract_tables}}
 select c.oid::regclass::text as subject,
        format('%s is readable by %s', case c.relkind when 'm' then 'materialised view' else 'foreign table' end, r.rolname) as detail,
        c.relacl::text as witness
@@ -12,7 +13,11 @@ join pg_roles r on r.rolname in ('anon', 'authenticated')
 where c.relkind in ('m', 'f')
   and has_schema_privilege(r.oid, c.relnamespace, 'USAGE')
   -- a right on one column is one
-  and exists (select from pg_attribute a where a.attrelid = c.oid and a.attname in ('company_id', 'tenant_id', 'scope', 'payload')
+  and exists (select from pg_attribute a where a.attrelid = c.oid and (a.attname in ('company_id', 'tenant_id', 'scope', 'payload')
+                -- or whatever of a table that elsewhere has the name of one of ours
+                or exists (select from pg_foreign_table t, pg_options_to_table(t.ftoptions) o, contract
+                           where t.ftrelid = c.oid and o.option_name in ('table_name', 'table') and contract.tenant is not null
+                             and (parse_ident(contract.name))[2] = o.option_value))
               and has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT'));
 
 -- seen:

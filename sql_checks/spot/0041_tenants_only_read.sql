@@ -1,5 +1,5 @@
 -- id: sql/spot/tenants-only-read
--- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
+-- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema or the database; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
 -- cost: Then one missing WITH CHECK lets a tenant write into the queue.
 -- severity: warn
 -- reads: catalogue
@@ -9,17 +9,22 @@ select t.oid::regclass::text as subject, format('%s holds %s', r.rolname, p) as 
 from pg_class t
 join parts on parts.oid = t.oid
 join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated') and not r.rolsuper
-cross join unnest(case r.rolname when 'authenticated' then array['INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER']
+cross join unnest(case r.rolname when 'authenticated' then array['INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER', 'SELECT WITH GRANT OPTION']
                                    || case when current_setting('server_version_num')::int >= 170000 then array['MAINTAIN'] end
                                  else array['TRUNCATE', 'REFERENCES', 'TRIGGER'] end) p
 -- a right on a single column counts
-where case when p in ('INSERT', 'UPDATE', 'REFERENCES') then has_any_column_privilege(r.oid, t.oid, p)
+where case when p ~ '^(INSERT|UPDATE|REFERENCES|SELECT)' then has_any_column_privilege(r.oid, t.oid, p)
            else has_table_privilege(r.oid, t.oid, p) end
 union all
 select format('schema %s', n.nspname), format('%s holds CREATE', r.rolname), n.nspacl::text
 from pg_namespace n
 join pg_roles r on r.rolname = 'authenticated' and not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'CREATE')
-where n.nspname = any('{public}');
+where n.nspname = any('{public}')
+union all
+select format('database %s', d.datname), format('%s holds CREATE', r.rolname), d.datacl::text
+from pg_database d
+join pg_roles r on r.rolname = 'authenticated' and not r.rolsuper and has_database_privilege(r.oid, d.oid, 'CREATE')
+where d.datname = current_database();
 
 -- seen:
 with {{contract_tables}}, {{contract_parts}}

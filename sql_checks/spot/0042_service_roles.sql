@@ -16,7 +16,7 @@ with {{tenant_tables}}, asked as (
   union all
   -- the owner of a schema may drop what is in it
   select format('schema %s', nspname), nspowner from pg_namespace
-  where (nspname = any('{public}') or oid in (select pronamespace from asked)) and nspowner <> to_regrole('pg_database_owner')
+  where nspname = any('{public}') or oid in (select pronamespace from asked)
   union all
   -- the owner of a function may replace it
   select f.oid::regprocedure::text, f.proowner

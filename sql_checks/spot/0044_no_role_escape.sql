@@ -33,6 +33,13 @@ cross join lateral (values
   -- later it may give what it has itself
   ('may give itself any role (CREATEROLE)', r.rolcreaterole and current_setting('server_version_num')::int < 160000),
   ('may switch off all triggers (SET session_replication_role)', has_parameter_privilege(r.oid, 'session_replication_role', 'SET, ALTER SYSTEM')),
+  ('may change the server''s settings (ALTER SYSTEM)', exists (
+    select from pg_parameter_acl p, aclexplode(p.paracl) a
+    where a.privilege_type = 'ALTER SYSTEM' and (a.grantee = 0 or pg_has_role(r.oid, a.grantee, 'MEMBER')))),
+  ('may read or write files of the server, or connect to others as the server', exists (
+    select from pg_proc f
+    where f.proname ~ '^(pg_read_(binary_)?file|pg_file_(write|unlink|rename)|lo_(import|export)|dblink_connect_u)$'
+      and has_function_privilege(r.oid, f.oid, 'EXECUTE'))),
   ('may read passwords, or values of everybody''s rows, in the catalogue', r.rolname in ('authenticated', 'anon') and exists (
     select from unnest('{pg_authid,pg_statistic,pg_statistic_ext_data,pg_user_mapping,pg_largeobject}'::text[]) c
     where has_any_column_privilege(r.oid, 'pg_catalog.' || c, 'SELECT'))),

@@ -123,3 +123,33 @@ hidden.letters() body; grant select on bodies to authenticated
 --! a copy under other names | foreign
 create table found (doc text); grant select on found to authenticated; insert into found select id || ' ' ||
 event_type from dead_letter_queue
+--! a function says whether another tenant has sent such an event | foreign
+create function has_sent(company uuid, kind text) returns boolean language sql stable security definer begin atomic select
+exists (select from events e where e.company_id = company and e.event_type = kind); end
+--! a function counts the letters of whom it is told | foreign
+create function letters_of_it(company uuid) returns bigint language sql stable security definer begin atomic select count(*)
+from dead_letter_queue d where d.company_id = company; end
+--! a function says how far the letter is that it is asked for | foreign
+create function state_of(letter uuid) returns text language sql stable security definer begin atomic select status from
+dead_letter_queue d where d.id = letter and auth.jwt() is not null; end
+--! a function says when whoever is named was last there | foreign
+create function last_seen(company text) returns timestamptz language sql stable security definer begin atomic select
+max(inserted_at + attempts * interval '1 s') from event_outbox o where o.company_id::text = company; end
+--! a function refuses, and says with what | foreign
+create function refused(company uuid) returns void language plpgsql stable security definer as $$ begin raise exception
+'not yours: %', (select string_agg(d.payload::text, '') from public.dead_letter_queue d where d.company_id = company); end $$
+--! a partition that tenants read by its own name | foreign no_claims stranger
+alter table agent_tasks rename to undivided; create table agent_tasks (like undivided including defaults including
+identity) partition by hash (id); create table tasks_0 partition of agent_tasks for values with (modulus 1, remainder 0);
+insert into agent_tasks select * from undivided; alter table agent_tasks owner to replay_owner; alter table agent_tasks enable
+row level security, force row level security; alter table tasks_0 enable row level security, force row level security;
+create policy own on agent_tasks for select to authenticated using (company_id = (auth.jwt() ->> 'company_id')::uuid);
+create policy recent on tasks_0 for select to authenticated using (created_at > '2020-01-01'); grant select on agent_tasks,
+tasks_0 to authenticated; revoke select on undivided from authenticated
+--! strangers alone may ask what another tenant has sent | foreign
+create function sent_by(company text) returns boolean language plpgsql security definer set search_path = '' as $$ begin
+return exists (select from public.events e where e.company_id::text = company); end $$; revoke execute on function
+sent_by(text) from public; grant execute on function sent_by(text) to anon
+--! a function says what is left of another tenant's budget | foreign
+create function left_of(company uuid) returns int language sql stable security definer begin atomic select daily_limit -
+daily_used from replay_budgets b where b.company_id = company; end

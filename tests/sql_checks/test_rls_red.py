@@ -118,8 +118,9 @@ CALLED = {
     "asks": f"(c uuid) returns setof events language sql stable as $$ {ROWS} and {ASKS} $$",
     "raises": "(c uuid) returns setof events language plpgsql stable as"
     f" $$ begin if not {ASKS} then raise 'not yours'; end if; return query {ROWS}; end $$",
-    "counts": "(c uuid) returns json language sql as"
-    " $$ select json_build_object('company', c, 'letters', count(*)) from dead_letter_queue where company_id = c $$",
+    "counts": "(c uuid) returns json language sql as $$ select json_build_object('company', c, 'letters', count(*))"
+    f" from dead_letter_queue where company_id = c and {ASKS} $$",
+    "counts all": "(c uuid default null) returns bigint language sql stable as 'select count(*) from companies'",
     "writes": "(c uuid) returns setof events language plpgsql as"
     f" $$ begin delete from events where company_id = c and {ASKS}; return query {ROWS} and {ASKS}; end $$",
     "writes its caller's rows alone": "(which uuid, c uuid) returns void language sql as"
@@ -130,18 +131,20 @@ CALLED = {
     " and company_id = (auth.jwt() ->> 'company_id')::uuid $$",
     "asks for an object": "(asked json) returns setof events language sql stable as $$ select * from events where"
     " company_id = (auth.jwt() ->> 'company_id')::uuid and event_type = asked -> 'filter' ->> 'type' $$",
-    "whether": "(event uuid) returns uuid language sql stable as 'select id from events where id = event'",
+    "whether there is such a company": "(c uuid) returns bool language sql stable as"
+    " $$ select exists (select from companies where id = c) $$",
+    "whether it is paused": "(c uuid) returns bool language sql stable as $$ select is_company_paused(c) $$",
     "slow": "(c uuid) returns bigint language sql stable as 'select count(*) from generate_series(1, 10000000)'",
     "asserts": "(c uuid) returns bigint language plpgsql stable as"
     " $$ begin assert c is null, 'no company'; return 1; end $$",
     "ends a session": "(c uuid) returns bool language sql stable as 'select pg_terminate_backend(pg_backend_pid())'",
 }
-"""Functions with their owner's rights that give a tenant no row for the name of another."""
+"""Functions with their owner's rights that tell a tenant nothing of the rows of another."""
 
 
 @pytest.mark.parametrize("function", CALLED.values(), ids=list(CALLED))
 def test_functions_that_keep_tenants_apart(function: str, pg_server: PgServer, clone: str) -> None:
-    """Functions that check or assert, count, write, repeat an id, are slow or end sessions show no foreign row."""
+    """Functions that check or assert, count their own, write, are slow or end sessions show nothing foreign."""
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         made = "create function given" + function.replace(" language", " security definer language")
         connection.execute(made.encode())
@@ -204,6 +207,19 @@ def test_a_function_that_does_not_end_is_unknown(
         assert verdicts(probe(pg_server.url(clone)))["foreign"] == "unknown"
         connection.execute(f"create function partly{made.format('c is null')}".encode())
         assert verdicts(probe(pg_server.url(clone)))["foreign"] == "fail"
+
+
+def test_a_view_that_is_slow_to_read_is_told(pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be read to an end is unknown, and is named."""
+    monkeypatch.setattr(functions, "FIRST_S", 0.2)
+    monkeypatch.setattr(functions, "ALL_S", 1.0)
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        connection.execute("create view sums as select count(*) from generate_series(1, 1000000000)")
+        connection.execute("grant select on sums to authenticated")
+    looked = probe(pg_server.url(clone))
+    outcome, message, _ = outcome_of(lambda seen: checks.test_other_tenants_hidden(looked, seen))
+    assert (outcome, looked.told.slow) == ("unknown", ["public.sums"])
+    assert "public.sums" in message
 
 
 @pytest.mark.parametrize("told", ["message", "marks", "context"])

@@ -107,6 +107,23 @@ def test_what_another_owns_is_not_read(what: str, login: str, attacked: Attacked
     assert not attacked.leaked
 
 
+@pytest.mark.parametrize(
+    ("arguments", "due"),
+    [("c uuid", {"foreign"}), ("c uuid, n int default public.f()::int", set()), ("c public.odd", set())],
+)
+def test_what_runs_with_its_owners_rights_alone_is_called(arguments: str, due: set[str], attacked: Attacked) -> None:
+    """A function of an owner who sees all rows is called; what its call would run as the caller is not."""
+    attacked.plant(
+        "create domain public.odd as uuid check (public.f())",
+        f"create function public.letters_of({arguments}) returns setof text language sql stable security definer as"
+        " 'select d::text from public.dead_letter_queue d where d.company_id = c'",
+    )
+    with psycopg.connect(attacked.superuser, autocommit=True) as connection:
+        connection.execute("alter role intern bypassrls; grant select on public.dead_letter_queue to intern")
+    assert {name for name, said in verdicts(probe(attacked.superuser)).items() if said != "pass"} == due
+    assert not attacked.leaked
+
+
 def test_what_no_tenant_may_reach_needs_no_look(attacked: Attacked) -> None:
     """A foreign table without rights for tenants changes no check."""
     attacked.plant("create table public.harmless (company_id uuid)")
