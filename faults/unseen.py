@@ -207,13 +207,13 @@ def _is_delivered_when_off(probe: Probe) -> bool:
 
 
 @worker(
-    "The worker reads the last thirty days only: what was held for longer is never delivered.",
-    lambda p: _waits(p, inserted_at=p.value("SELECT now() - interval '35 days'")),
+    "The worker reads the last week only: what was held for longer is never delivered.",
+    lambda p: _waits(p, inserted_at=p.value("SELECT now() - interval '9 days'")),
     ("drill/outbox/old-rows-are-delivered",),
     names=("effects",),
 )
-def last_month_alone_is_read(settings: WorkerSettings) -> WorkerParts:
-    recent = f"{_DUE} AND (SELECT x.inserted_at > now() - interval '30 days' {_ROW}"
+def last_week_alone_is_read(settings: WorkerSettings) -> WorkerParts:
+    recent = f"{_DUE} AND (SELECT x.inserted_at > now() - interval '7 days' {_ROW}"
     return altered_worker(settings, *((name, _DUE, recent) for name in BOTH))
 
 

@@ -199,8 +199,9 @@ def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
     limit.reset_limit(tenant)
     request = limit.request(tenant, "after the row was deleted")
     limit.passes(request)
-    execute(limit.db, "update public.edge_rate_limits set hits = '{}' where key like %s", f"replay:{tenant}:%")
-    limit.passes(limit.request(tenant, "where its row has no calls"))
+    if current().has("edge_rate_limits", "hits"):
+        execute(limit.db, "update public.edge_rate_limits set hits = '{}' where key like %s", f"replay:{tenant}:%")
+        limit.passes(limit.request(tenant, "where its row has no calls"))
 
 
 @drill("drill/rate-limit/refused-call-does-nothing", covers=("C13",))
