@@ -243,3 +243,26 @@ def _overtakes_under_null(probe: Probe) -> bool:
         later = probe.value("SELECT now() + interval '1 hour'")
         put(probe, company, aggregate_key="null", next_attempt_at=later)
         return is_done(probe, put(probe, company, aggregate_key="null"))
+
+
+@worker(
+    "The order of a key is that of its events of one type: the next type does not wait.",
+    lambda p: _next_type_overtakes(p),
+    ("drill/outbox/follower-of-a-row-that-backs-off", "drill/outbox/failing-event-holds-its-key"),
+    names=("of their key", "a later event"),
+)
+def each_type_has_its_own_order(settings: WorkerSettings) -> WorkerParts:
+    type_of = "(SELECT y.event_type FROM public.event_outbox y WHERE y.id = {})"
+    earlier, before = "b.aggregate_key = a.aggregate_key", "e.aggregate_key = k.aggregate_key"
+    return altered_worker(
+        settings,
+        ("claim_events", earlier, f"{earlier} AND b.event_type = {type_of.format('a.id')}"),
+        ("drain_lane", before, f"{before} AND e.event_type = {type_of.format('k.last_id')}"),
+    )
+
+
+def _next_type_overtakes(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        later = probe.value("SELECT now() + interval '1 hour'")
+        put(probe, company, aggregate_key="k", next_attempt_at=later)
+        return is_done(probe, put(probe, company, aggregate_key="k", event_type="witness.next"))
