@@ -208,7 +208,7 @@ def one_more_after_a_wait(settings: Settings) -> Parts:
 
 @service(
     "Behind a trusted proxy the client address is the left-most X-Forwarded-For entry, which the client chose.",
-    lambda p: _passed_on(p, "203.0.113.1, 203.0.113.2") == "203.0.113.1",
+    lambda p: passed_on(p, "203.0.113.1, 203.0.113.2") == "203.0.113.1",
     (f"{LIMIT}/behind-a-trusted-proxy",),
     names=("passed on",),
 )
@@ -220,7 +220,7 @@ def first_entry_of_a_proxy(peer: str | None, forwarded: Sequence[bytes], trusted
 
 @service(
     "Calls through a trusted proxy are charged to the proxy: all of its clients share one limit.",
-    lambda p: _passed_on(p, "203.0.113.1") == _PROXY,
+    lambda p: passed_on(p, "203.0.113.1") == _PROXY,
     (f"{LIMIT}/behind-a-trusted-proxy",),
     names=("passed on",),
 )
@@ -231,7 +231,7 @@ def proxy_is_charged(peer: str | None, _forwarded: Sequence[bytes], trusted: Seq
 
 @service(
     "Of the headers of a trusted proxy only the last is read: where it names a proxy, all clients share one limit.",
-    lambda p: _passed_on(p, "203.0.113.1", _PROXY) == _PROXY,
+    lambda p: passed_on(p, "203.0.113.1", _PROXY) == _PROXY,
     (f"{LIMIT}/behind-a-trusted-proxy",),
     names=("passed on",),
 )
@@ -268,7 +268,7 @@ def _fourth_by_v2(probe: Probe) -> int:
         return probe.send(body, {"X-Transbot-Signature": probe.sign_v2(body, int(time.time()))}).status_code
 
 
-def _passed_on(probe: Probe, *forwarded: str) -> str:
+def passed_on(probe: Probe, *forwarded: str) -> str:
     """The address to which a call of the proxy that the stack trusts is charged."""
     with probe.tenant() as company, httpx.Client(transport=httpx.HTTPTransport(local_address=_PROXY)) as proxy:
         body = json.dumps({"company_id": company, "dry_run": True}).encode()

@@ -4,14 +4,20 @@ import json
 from functools import partial
 from typing import Any
 
-from drills.workbench.bench import Bench
+from drills.workbench.bench import Bench, let_in
 from drills.workbench.checks import SIGNED, Case, cases
+from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.requests import encode_body
+from gates.deployment.dialect.exchange import real_body
+from gates.deployment.http.wire import WireDoor
+from gates.deployment.requests import SIGNATURE, encode_body, is_a_firewalls
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
+
+PADDING = b" " * 60_000
+CHUNKED = "Content-Type: application/json\nConnection: close\nTransfer-Encoding: chunked"
 
 
 def _spelt(bench: Bench, **fields: Any) -> dict[str, Any]:
@@ -46,7 +52,7 @@ RESPELT: list[Case] = [
     ),
     Case(
         "flipped-byte",
-        "The signature of a body that differs in one byte is refused.",
+        "The signature of a body that differs in one byte is refused, be it a large one, or sent in chunks.",
         lambda b: encode_body(_spelt(b, max=11)),
         ("A10",),
     ),
@@ -72,6 +78,24 @@ def test_signature_of_other_bytes(case: Case, bench: Bench) -> None:
     bench.opens(bench.signed(body, "with its own signature"))
     bench.opens(bench.with_signature(signature, old, "the other bytes with theirs"))
     bench.shut(bench.with_signature(signature, body, "with the signature of the other bytes"))
+    if case.name == "flipped-byte":
+        _in_other_sizes(bench, body, old)
+
+
+def _in_other_sizes(bench: Bench, body: bytes, old: bytes) -> None:
+    """A large body, and one in chunks, which a service may read in another way. It may refuse both as such."""
+    large, other = body + PADDING, old + PADDING
+    if let_in(bench.http.send(bench.signed(large))):
+        bench.shut(bench.with_signature(bench.mac(other), large, "60 KB with the signature of the other bytes"))
+    real = real_body(body)
+    head = f"POST {{path}}{REPLAY} HTTP/1.1\n{CHUNKED}"
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(real), real)
+    wire = WireDoor(bench.target.base_url)
+    right, wrong = (wire.raw(f"{head}\n{SIGNATURE}: {bench.mac(one)}", chunks) for one in (body, old))
+    is_filtered = is_a_firewalls(403, wrong.text.partition(b"\r\n\r\n")[2])
+    if right.statuses == (403,) and not is_filtered:  # as an unknown company is
+        told = f"chunks with the signature of the other bytes: observed {wrong.statuses}; allowed: 401"
+        assert wrong.statuses != (403,), told
 
 
 @drill("drill/authentication/canonical-forms", covers=("A11",))

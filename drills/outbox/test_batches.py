@@ -14,6 +14,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PLAIN_TYPE, POISON, as_jsonb, large_payload
 from drills.workbench.waiting import PATIENCE_S, POLL_S
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import new_id
 from gates.deployment.requests import BY_A_PROXY, Answer, Request
@@ -31,6 +32,8 @@ insert into public.event_outbox (company_id, event_type, payload, inserted_at, n
 select %s, %s, '{}', o.at, o.at, case when n %% 2 = 0 then o.at end, case when n %% 2 = 1 then o.at end
 from (select %s::timestamptz as at) o, generate_series(1, %s) n
 """
+TIRED = 20
+"""Attempts of a row from the time when more were allowed."""
 AGAIN = 24
 """More than a pool of one process usually has connections."""
 
@@ -38,22 +41,26 @@ AGAIN = 24
 # alone: until they are delivered the service shows a lag of days, which elsewhere would call somebody up
 @drill("drill/outbox/old-rows-are-delivered", covers=("K01", "K09"), where=Where.STAGING, phase="last")
 def test_old_rows_are_delivered(scene: Scene) -> None:
-    """Rows that were written three days ago are delivered like new ones, with and without a key, even behind thousands
-    of rows that are done or dead.
+    """Rows that were written ten days ago are delivered like new ones, with and without a key, even behind thousands
+    of rows that are done or dead; and one that has been tried more often than is allowed is delivered, or dead.
 
     A relay that reads only the last hour silently loses what waited out a longer pause; one that reads a fixed number
     of rows, done or not, stands still after its first busy day.
     """
     company = scene.company()
     scene.delivered([str(scene.emit(company, control=True)["event_id"])])
-    old = scene.value("select now() - interval '3 days'")
+    old = scene.value("select now() - interval '10 days'")
     scene.rows(OVER, company, PLAIN_TYPE, old, MANY)
     events = scene.write_outbox(company, 9, inserted_at=old, next_attempt_at=old)
     events += scene.write_each_kind(company, inserted_at=old, next_attempt_at=old)
     events += scene.write_each_kind(company, inserted_at=old, next_attempt_at=old, aggregate_key="waited")
     events += scene.write_outbox(company, 1, aggregate_key="waited")
+    tired = scene.write_outbox(company, 1, attempts=TIRED) if current().has("event_outbox", "attempts") else []
     scene.delivered(events)
     scene.in_order(events[-3:])
+    ends = {(event, state) for event in tired for state in ("processed", "dead")}
+    shown = "an end of a row with many attempts"
+    scene.until(lambda: not tired or any((r["event"], r["state"]) in ends for r in scene.outbox(company)), shown)
 
 
 @drill("drill/outbox/equal-events-are-two", covers=("K01", "K10"))
@@ -239,20 +246,24 @@ def test_commit_that_fails(scene: Scene) -> None:
     """
     company = scene.company(items=1)
     key = str(uuid.uuid4())
+    event = scene.event_request(company, event_id=new_id("event"))
     replay = scene.replay_request(company, max=1, idempotency_key=key)
     tables = [table for table, area in OF_A_REPLAY.items() if not area or scene.claims(area)]
     for request, when, written in (
-        (scene.event_request(company), AT_COMMIT, OF_AN_EVENT[:1]),
-        (scene.event_request(company), AT_ONCE, OF_AN_EVENT),
+        (event, AT_COMMIT, OF_AN_EVENT[:1]),
+        (event, AT_ONCE, OF_AN_EVENT),
         (replay, AT_COMMIT, tables[:1]),
         (replay, AT_ONCE, tables),
     ):
         for table in written:
             _refused(scene, request, company, table, when)
-    for request, error in itertools.product((scene.event_request(company), replay), PASSING):
+    for request, error in itertools.product((event, replay), PASSING):
         _refused(scene, request, company, "event_outbox", AT_ONCE, error)
     scene.reset_limit(company)
     scene.emit(company, control=True)
+    scene.expect(event, 202)
+    there = scene.count("events", company)
+    assert there == 2, f"an event whose first tries failed is accepted, and of 2 accepted events {there} are there"
     scene.run(company, max=1, idempotency_key=key)
 
 
@@ -279,12 +290,13 @@ def _refused(scene: Scene, request: Request, company: str, table: str, when: str
 # alone: a service that has lost its connections refuses whatever else is asked of it
 @drill("drill/outbox/sent-again-and-again", covers=("K01", "O14"), phase="last")
 def test_sent_again_and_again(scene: Scene) -> None:
-    """A service that was sent a known event again and again, as it was and under another payload, accepts a new one.
+    """A service that was sent a known event again and again, as it was and under another payload, accepts a new one,
+    and has kept the known one as it was.
 
     If each repetition leaks a connection, one sender that retries takes the service down after a dozen.
     """
     company, event = scene.company(), new_id("event")
-    scene.emit(company, event_id=event, control=True)
+    scene.emit(company, event_id=event, payload={"n": 1}, control=True)
     for payload in ({"n": 1}, {"n": 2}):
         scene.http.several([scene.event_request(company, event_id=event, payload=payload)] * AGAIN)
     request = scene.event_request(company)
@@ -298,6 +310,9 @@ def test_sent_again_and_again(scene: Scene) -> None:
     told = f"after {2 * AGAIN} sends of a known event a new one is answered {answer.status} for seconds; due: 202"
     assert answer.status < 500, told
     scene.seen.expect(request, answer, 202)
+    if current().has("events", "payload"):
+        kept = scene.value("select payload ->> 'n' from public.events where id = %s", event)
+        assert kept == "1", f"payload.n of an event was 1; it was sent again with 2, and now it is {kept!r}"
 
 
 @drill("drill/outbox/same-event-id-raced", covers=("K01", "K08"))

@@ -8,7 +8,7 @@ import pytest
 
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene, new_key
-from drills.workbench.tenant_data import SCRIPTED
+from drills.workbench.tenant_data import NEXT_TYPE, SCRIPTED
 from drills.workbench.waiting import PATIENCE_S
 from gates.checks.observation import Busy
 from gates.checks.recorder import check
@@ -94,15 +94,15 @@ def _held(scene: Scene, company: str, what: str, **columns: Any) -> tuple[list[s
     """A row of each of three keys that cannot be delivered, and the next of each: nobody delivers it. Of either kind
     there is one behind a plain row, and an agent is asked for both of the last key.
 
-    Of two followers of one key the first would hold back the second, whoever overtakes. Two of the keys are long.
+    Of two followers of one key the first would hold back the second, whoever overtakes. Two of the keys are long,
+    and one is the word for none. The order of a key is that of all types.
     """
-    plain, scripted = "p" * 190, "s" * 190
+    plain, scripted, word = "p" * 190, "s" * 190, "null"
     heads = [e for key in (plain, scripted) for e in scene.write_outbox(company, 1, aggregate_key=key, **columns)]
-    heads += scene.write_outbox(company, 1, aggregate_key="a", payload=SCRIPTED, **columns)
-    followers = scene.write_outbox(company, 1, aggregate_key=plain)
-    followers += [
-        e for key in (scripted, "a") for e in scene.write_outbox(company, 1, aggregate_key=key, payload=SCRIPTED)
-    ]
+    heads += scene.write_outbox(company, 1, aggregate_key=word, payload=SCRIPTED, **columns)
+    followers = scene.write_outbox(company, 1, aggregate_key=plain, event_type=NEXT_TYPE)
+    followers += scene.write_outbox(company, 1, aggregate_key=scripted, event_type=NEXT_TYPE, payload=SCRIPTED)
+    followers += scene.write_outbox(company, 1, aggregate_key=word, payload=SCRIPTED)
     scene.passes_by(company, 3, claims="claimed_until" in columns)
     early = scene.effects(followers)
     assert not early, f"{len(early)} of 3 rows were delivered while {what} before them of their key"

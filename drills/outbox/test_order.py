@@ -9,7 +9,7 @@ import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS, SQL
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import SCRIPTED
+from drills.workbench.tenant_data import NEXT_TYPE, PLAIN_TYPE, SCRIPTED
 from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
@@ -77,7 +77,8 @@ def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
     failing = str(scene.emit(company, key=key, payload={"drill": {"fail_times": failures}})["event_id"])
     # one that asks the agent for something, and one that does not: a relay may have a path for each
     payloads: tuple[dict[str, Any], ...] = ({"n": 1}, {"drill": {"delay_ms": 1}})
-    later = [str(scene.emit(company, key=key, payload=payload)["event_id"]) for payload in payloads]
+    asked = zip(payloads, (PLAIN_TYPE, NEXT_TYPE), strict=True)
+    later = [str(scene.emit(company, key=key, payload=p, event_type=kind)["event_id"]) for p, kind in asked]
     early: list[str] = []
 
     def probe() -> bool:

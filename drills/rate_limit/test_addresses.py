@@ -64,6 +64,7 @@ def test_behind_a_trusted_proxy(limit: Limit, sources: Sources, tenant: str) -> 
         ("203.0.113.5", "203.0.113.6"): "203.0.113.6",
         ("203.0.113.7, nonsense",): proxy,
         ("203.0.113.8", proxy): "203.0.113.8",
+        ("203.0.113.9, 2001:db8::9:1",): "2001:db8::9:1",
     }
     plain = limit.request(tenant, f"from {proxy}", dry_run=True)
     limit.seen.expect(plain, door.send(plain), 200, control=True)

@@ -73,7 +73,7 @@ FIELDS: list[Case] = [
         {"destination_url": "http://169.254.169.254/", "agent_url": "file:///etc/passwd"},
         ("E06",),
     ),
-    Case("limit-field", "A misspelt `limit` is refused, not ignored.", {"limit": 1}, ("E02",)),
+    Case("limit-field", "A misspelt `limit` is refused, not ignored; so is `_note`.", {"limit": 1}, ("E02",)),
     Case("inherited-constructor", "A field `constructor`, which objects inherit, is refused.", {"constructor": 1}),
     Case("inherited-proto", "A field `__proto__`, which objects inherit, is refused.", {"__proto__": 1}),
     Case("field-in-other-case", "A field in another case is refused, not ignored.", {"Max": 1}, ("E02",)),
@@ -162,6 +162,8 @@ def test_field(case: Case, bench: Bench) -> None:
     else:
         bench.refused(request, 400, "invalid_request")
     if case.name == "limit-field":
+        for name in ("_note", "x-note", "$schema"):
+            bench.refused(bench.signed(bench.body(**{name: "n"}), f"a field `{name}`"), 400, "invalid_request")
         empty = bench.signed(bench.body(**dict.fromkeys(case.value)), f"{case.name}, null")
         bench.refused(empty, 400, "invalid_request")
 

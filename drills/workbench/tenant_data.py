@@ -32,6 +32,8 @@ ANY_ATTEMPTS = 2**31 - 1
 
 PLAIN_TYPE = "drill.plain"
 """An event type of drills whose payload asks the agent for nothing: an ordinary event."""
+NEXT_TYPE = "drill.next"
+"""The type of an ordinary event that follows one of another type."""
 
 
 def as_jsonb(payload: object) -> str:
