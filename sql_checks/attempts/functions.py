@@ -177,13 +177,15 @@ def _depending(connection: Connection, found: Sequence[Function], tenants: TwoTe
     """The functions that answer otherwise once the other tenant's rows are gone, asked by its id or one of theirs."""
     asked = {one.shown: [*_asked(one, tenants)] for one in found}
     calls = {name: some for name, some in asked.items() if some}
+    tables = [table for table in (*HELD[::-1], BUDGETS) if current().real(table)]
     away = [
-        f"delete from public.{table} where company_id = %s" for table in (*HELD[::-1], BUDGETS) if current().real(table)
+        TenantStatement(f"delete from public.{one} where company_id = %s", (tenants.other,), keep=True)
+        for one in tables
     ]
     connection.execute("savepoint depending")
     before = _answers(connection, calls, end)
     again = _answers(connection, calls, end)
-    attempt(connection, [TenantStatement(one, (tenants.other,), keep=True) for one in away])
+    attempt(connection, away)
     after = _answers(connection, calls, end)
     connection.execute("rollback to savepoint depending")
     return sorted(name for name in calls if before[name] and before[name] == again[name] != after[name] and after[name])
