@@ -372,8 +372,8 @@ def test_a_silent_address_costs_its_head_start_and_no_more(
     late = set[str]()
     monkeypatch.setattr(addresses, "_LATE", late)
     quiet, port = silent[0]
-    with socket.create_server(("127.0.0.1", port)):
-        silent[:] = [("127.0.0.9", port), (quiet, port), ("127.0.0.1", port)]
+    with socket.create_server(("127.0.0.8", port)):  # at 127.0.0.1 another program may have this port
+        silent[:] = [("127.0.0.9", port), (quiet, port), ("127.0.0.8", port)]
         tried = list[str]()
 
         def connect(address: str, share_s: float) -> None:
@@ -382,7 +382,7 @@ def test_a_silent_address_costs_its_head_start_and_no_more(
 
         for _ in range(2):
             addresses.reached("many.example", port, lambda: 5.0, connect)
-    assert tried == ["127.0.0.9", quiet, "127.0.0.1", "127.0.0.9", "127.0.0.1"]
+    assert tried == ["127.0.0.9", quiet, "127.0.0.8", "127.0.0.9", "127.0.0.8"]
     assert late == {quiet}
 
 
