@@ -59,7 +59,7 @@ def _judge(written: Written, seen: Observer, *expected: Expected) -> None:
 )
 def test_contract_rows_are_taken(written: Written, seen: Observer) -> None:
     """Whatever refuses it: NOT NULL, CHECK, a domain, a key, a trigger."""
-    _judge(written, seen, Expected.TAKEN, Expected.FILLED, Expected.FIXED)
+    _judge(written, seen, Expected.TAKEN, Expected.TYPED, Expected.FILLED, Expected.FIXED)
 
 
 @pytest.mark.check(

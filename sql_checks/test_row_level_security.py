@@ -167,6 +167,12 @@ def test_other_tenants_hidden(looked: RlsProbe, seen: Observer) -> None:
     if by := looked.told.by:
         seen.severity, seen.witness = Severity.WARN, list(by)
         raise AssertionError(f"{len(by)} observed, 0 allowed: {', '.join(by[:5])} answered by rows of another tenant")
+    if uncalled := looked.told.uncalled:
+        seen.unmet(
+            f"{len(uncalled)} functions that tenants may call were not called: {', '.join(uncalled[:5])}. To call one"
+            " runs code of its owner, in a type of its own, with the gate's rights. Use types of the server, or give"
+            " the types to an owner of the contract's tables"
+        )
     if slow := looked.told.slow:
         seen.unmet(
             f"{len(slow)} functions or views that tenants may call or read did not end within {ALL_S:g} s in all:"
@@ -339,6 +345,6 @@ def test_writes_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
     )
     if name == "update" and looked.told.wrote:
         wrote = looked.told.wrote.items()
-        given = [f"{f} changed rows of another tenant in {with_unit(n, 'tables')}" for f, n in wrote]
+        given = [f"{f} changed or copied rows of another tenant in {with_unit(n, 'tables')}" for f, n in wrote]
         seen.witness = list(given)
         raise AssertionError(f"{len(given)} observed, 0 allowed: {'; '.join(given[:5])}")

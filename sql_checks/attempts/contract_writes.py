@@ -11,10 +11,10 @@ from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.sql.database import connect
+from sql_checks.attempts.odd_rows import LONG, ODD, RUN_COLUMNS
 from sql_checks.attempts.row_level_security import SEEDS
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
 
-RUN_COLUMNS = "(idempotency_key, company_id, actor, payload_hash, status, completed_at)"
 STATES = {
     "dead_letter_queue": (
         "status",
@@ -42,25 +42,6 @@ SIZES = {
     "events": "(company_id, event_type, path, payload) values (%(id)s, 'drill.rls', 'outbox', {})",
 }
 """Table -> a row with a payload, and with a message of 200 characters."""
-ODD = {
-    "dead_letter_queue": (
-        "(company_id, event_type, error_type, payload) values (%(id)s, 'drill.rls', repeat('Ä b', 66), '{}')",
-        "(company_id, event_type, error_type, payload) values (%(id)s, 'Drill äß', 'drill', '[null, \"a\"]')",
-    ),
-    "event_outbox": (
-        "(company_id, event_type, payload) values (%(id)s, 'Drill äß', '{}')",
-        "(company_id, event_type, payload) values (%(id)s, 'drill.rls', '[null, \"a\"]')",
-    ),
-    "events": ("(company_id, event_type, path, payload) values (%(id)s, 'Drill äß', 'outbox', '[null, \"a\"]')",),
-    "replay_runs": (
-        f"{RUN_COLUMNS} values ('~ !', %(id)s, '', '', 'started', null), ('!~', %(id)s, '', '', 'started', null)",
-        f"{RUN_COLUMNS} values ('~', %(id)s, repeat('user:', 12), '', 'started', null)",
-    ),
-    "audit_logs": (
-        "(action, actor, scope, request_id) values ('agents_paused', repeat('user:', 12), %(id)s, gen_random_uuid())",
-    ),
-}
-"""Table -> unusual rows that the contract allows; two of runs that are open at once."""
 GIVEN = ("replay_budgets", "agent_controls")
 """Tables of one row a company, in which a deployment may already have the row of a new one."""
 NOW = "{0} between now() - interval '1 minute' and now() + interval '1 minute'"
@@ -185,8 +166,8 @@ where a.attrelid = to_regclass('public.dead_letter_queue')
   and (not c.collisdeterministic or 'citext' in (t.typname, b.typname))"""
 KEY, LIKE_IT = "drill-rls", ("DRILL-RLS", "Drill-rls", "drill-rls ")
 """The key of the seed, and others."""
-DUPLICATE = "23505"
-"""unique_violation"""
+DUPLICATE, TOO_LONG = "23505", "22001"
+"""unique_violation, string_data_right_truncation"""
 RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 'drill', '', 'completed', now())"
 HITS = """with kept as (insert into public.edge_rate_limits (key, hits)
 values ('replay:' || %(id)s || ':192.0.2.3', array[now() - interval '{} s', now()]) returning hits)
@@ -222,6 +203,7 @@ class Expected(StrEnum):
     """The expected result of a statement."""
 
     TAKEN = "taken"
+    TYPED = "taken, or too long for its type"
     FILLED = "finds no row that was not filled in"
     REFUSED = "refused"
     FIXED = "changes no row of the trail"
@@ -297,6 +279,8 @@ def _writes() -> Iterator[Write]:
     for table, odd in ODD.items():
         for row in odd:
             yield Write(Expected.TAKEN, table, f"a row {row}", f"insert into public.{table} {row}")
+    for table, row in LONG.items():
+        yield Write(Expected.TYPED, table, f"a row {row}", f"insert into public.{table} {row}")
     for table, (column, row) in STATES.items():
         for value in contract().relations[table].values[column]:
             what, insert = f"a row with {column} {value}", f"insert into public.{table} {row}"
@@ -382,8 +366,9 @@ def _life(table: str, what: str, statement: str, held: str, rows: int) -> Iterat
 
 def wrong(one: Write, came: Attempt) -> str:
     """What is wrong with the result; empty where it is as expected, or where not the schema refused it."""
-    if one.expected in {Expected.TAKEN, Expected.APART}:
+    if one.expected in {Expected.TAKEN, Expected.TYPED, Expected.APART}:
         refused = came.state == DUPLICATE if one.expected is Expected.APART else came.raised
+        refused = refused and (one.expected is not Expected.TYPED or came.state != TOO_LONG)
         return f"{one.what} was refused: {came.error.splitlines()[0]}" if refused else ""
     told = {
         Expected.REFUSED: f"{one.what} was taken",

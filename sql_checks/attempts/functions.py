@@ -11,17 +11,16 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-import psycopg
 
 from gates.deployment.dialect.current import current
 from gates.deployment.sql.catalogue import with_trust
 from gates.deployment.sql.database import Connection, execute, sql
 from sql_checks.attempts.statements import Attempt, Look, TenantStatement, attempt
+from sql_checks.attempts.tenants import ID, NOTHING, TwoTenants
 
 FUNCTIONS, RELATIONS = (Path(__file__).with_name(name) for name in ("functions.sql", "relations.sql"))
 NAMES = ("uuid", "text", "character varying", "bpchar", "name")
@@ -32,6 +31,11 @@ REST = {**dict.fromkeys((*NUMBERS, "real", "double precision"), "50"), "boolean"
 HELD = ("dead_letter_queue", "event_outbox", "replay_runs", "agent_tasks", "events")
 """Tables whose rows tenants are kept apart in, and whose ids nobody else has."""
 BUDGETS = "replay_budgets"
+OTHERWISE = {
+    "edge_rate_limits": "delete from public.edge_rate_limits where split_part(key, ':', 2) = %s",
+    "audit_logs": "insert into public.audit_logs (action, actor, scope) values ('agents_paused', 'drill', %s)",
+}
+"""Table -> how its rows of a company change, where no column names it."""
 PAST, FUTURE = "2000-01-01", "2100-01-01"
 FIRST_S, ALL_S = 1.0, 15.0
 """The limit of a function's calls together, then of each alone, and that of all functions."""
@@ -42,24 +46,19 @@ KEYS, KEY = re.compile(r"(?:->>?\s*'[^']+'(?:::text)?\)*\s*)+"), re.compile(r"'(
 """A path into an object, in the text of a function, and a step of it."""
 OUT_OF_TIME, ASSERTED = "57014", "P0004"
 """SQLSTATEs that no handler of PL/pgSQL catches: they end all calls that were sent together."""
-ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-NOTHING = "x^"
-"""Matches no text."""
-WORD = re.compile(r'": "([^"\\:]{1,40})"')
-"""A value of a row that is neither an object nor a time."""
-ROW_ID = re.compile(rf'"id": (?:"({ID.pattern})"|([0-9]{{1,9}})\b)')
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the target: how it is called and shown, its text, the types it takes; how many have defaults;
-    whether strangers alone may call it, and whether it may change rows.
+    """A function of the target: how it is called and shown, its text, the types it takes; how many may be left out;
+    whose code it would run with the gate's rights; whether strangers alone may call it; whether it may change rows.
     """
 
     name: str
     shown: str
     body: str
     defaults: int
+    unsafe_owner: str
     is_procedure: bool
     is_variadic: bool
     is_for_strangers: bool
@@ -78,67 +77,25 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
-class TwoTenants:
-    """Who asks, with which claims, and whose rows must stay hidden. marks: ids in these rows alone; rows: their
-    ids by table, words: their other texts. digests: table -> a query of the digest of these rows.
-    """
-
-    mine: str
-    claims: str
-    other: str
-    marks: Sequence[str]
-    rows: Mapping[str, Sequence[str]]
-    words: Mapping[str, Sequence[str]]
-    digests: Mapping[str, str]
-
-
-def told_apart(
-    mine: str, claims: str, other: str, texts: Mapping[str, Sequence[str]], digests: Mapping[str, str]
-) -> TwoTenants:
-    """The two, by the texts of both's rows in each table."""
-    own, others = (" ".join(both[i] for both in texts.values()) for i in (0, 1))
-    marks = {*ID.findall(others)} - {*ID.findall(own), mine, other}
-    rows = {table: [a or b for a, b in ROW_ID.findall(both[1])] for table, both in texts.items()}
-    words = {table: sorted({w for w in WORD.findall(both[1]) if not ID.match(w)}) for table, both in texts.items()}
-    return TwoTenants(mine, claims, other, sorted(marks), rows, words, digests)
-
-
-def rows_of(connection: Connection, relation: str, tenant: str, company: str) -> str:
-    """The text of a tenant's rows."""
-    query = f"select to_jsonb(t)::text as row from {relation} t where {tenant} = %s limit 200"
-    try:
-        with connection.transaction():
-            return " ".join(str(row["row"]) for row in execute(connection, query, company))
-    except psycopg.Error:
-        if connection.closed:
-            raise
-        return ""
-
-
-def digest_of(relation: str, tenant: str) -> str:
-    """A query of the digest of a tenant's rows."""
-    rows = f"select to_jsonb(t)::text as row from {relation} t where {tenant} = %s"
-    return f"select md5(coalesce(string_agg(row, '' order by row), '')) as digest from ({rows}) rows"
-
-
-@dataclass(frozen=True, slots=True)
 class Learned:
     """What a tenant learns of another. gave: function, table or view -> rows with a mark of another tenant; wrote:
-    function -> tables in which it changed rows of the other tenant; by: functions whose answer depends on such rows;
-    slow: what did not end in time.
+    function -> tables in which it changed rows of the other tenant, or copied them for who asks; by: functions whose
+    answer depends on such rows; slow: what did not end in time; uncalled: what is unsafe to call, and whose it is.
     """
 
     gave: dict[str, int] = field(default_factory=dict)
     wrote: dict[str, int] = field(default_factory=dict)
     by: list[str] = field(default_factory=list)
     slow: list[str] = field(default_factory=list)
+    uncalled: list[str] = field(default_factory=list)
 
 
 def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> Learned:
     """What all that a tenant may call or read tells. may_write: whether functions that may write are called. The last
     act of a transaction: it changes the statement timeout.
     """
-    found = [_function(row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]
+    every = [_function(row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]
+    found = [one for one in every if not one.unsafe_owner]
     if not tenants.marks:
         return Learned()
     end = time.monotonic() + ALL_S
@@ -150,13 +107,14 @@ def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> L
     seen, unread = _tried(connection, _reads(connection, tenants), end)
     gave |= seen
     silent = [one for one in readers if one.shown not in {*gave, *slow}]
+    uncalled = [f"{one.shown} of {one.unsafe_owner}" for one in every if one.unsafe_owner]
     by = _depending(connection, silent, tenants, end)
-    return Learned(gave, wrote, by, sorted({*slow, *too_slow, *unread} - {*wrote, *gave}))
+    return Learned(gave, wrote, by, sorted({*slow, *too_slow, *unread} - {*wrote, *gave}), uncalled)
 
 
 def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[TenantStatement]]:
-    """Tables and views without a column of the tenant, and how to find in them the id of another tenant's row; those
-    of companies may stand in a directory.
+    """Tables and views without a column of the tenant, or of who asks alone, and how to find in them the id of another
+    tenant's row; those of companies may stand in a directory.
     """
     marks = {*tenants.marks}
     for table in (one for one in HELD if current().real(one)):
@@ -170,17 +128,25 @@ def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[Tenant
         given = f"select from ({rows}) given where said ~ %s"
         one = TenantStatement(given, (pattern,), "authenticated", tenants.claims, read_only=True)
         found[str(row["name"])] = [one]
+    for name in tenants.own:
+        query, values = tenants.shown(name, [pattern])
+        found[name] = [TenantStatement(query, values, "authenticated", tenants.claims, read_only=True)]
     return found
 
 
 def _depending(connection: Connection, found: Sequence[Function], tenants: TwoTenants, end: float) -> list[str]:
-    """The functions that answer otherwise once the other tenant's rows are gone, asked by its id or one of theirs."""
+    """The functions that answer otherwise once the other tenant's rows are gone and its trail has one more, asked by
+    its id or one of theirs.
+    """
     asked = {one.shown: [*_asked(one, tenants)] for one in found}
     calls = {name: some for name, some in asked.items() if some}
     tables = [table for table in (*HELD[::-1], BUDGETS) if current().real(table)]
     away = [
         TenantStatement(f"delete from public.{one} where company_id = %s", (tenants.other,), keep=True)
         for one in tables
+    ]
+    away += [
+        TenantStatement(more, (tenants.other,), keep=True) for one, more in OTHERWISE.items() if current().real(one)
     ]
     connection.execute("savepoint depending")
     before = _answers(connection, calls, end)
@@ -275,12 +241,17 @@ def _written(connection: Connection, function: Function, tenants: TwoTenants) ->
         looks.append(f"select from ({digest}) now where digest <> %s")
         values += [tenants.other, before["digest"]]
     look = (" union all ".join(looks), values)
-    for given, _ in _arguments(function, tenants):
+    copies = [name for name in tenants.own if name.rpartition(".")[2].strip('"') in function.body]
+    for given, asked in _arguments(function, tenants):
+        marks = [mark for mark in tenants.marks if mark != asked]
+        seen = [tenants.shown(name, marks) for name in copies]
+        see = (" union all ".join(query for query, _ in seen), [one for _, some in seen for one in some])
         if function.is_procedure:
             called_so = f"call {function.name}({_listed(function, given)})"
-            yield TenantStatement(called_so, (), function.caller, tenants.claims, look=look)
+            one = TenantStatement(called_so, (), function.caller, tenants.claims, look=look)
         else:
-            yield _call(function, given, tenants.claims, look=look)
+            one = _call(function, given, tenants.claims, look=look)
+        yield replace(one, see=see) if copies else one
 
 
 def _arguments(function: Function, tenants: TwoTenants) -> Iterator[tuple[Sequence[str], str]]:

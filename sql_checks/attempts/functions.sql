@@ -1,9 +1,9 @@
 -- Functions and procedures that tenants may call, SECURITY DEFINER or such as set what a policy asks: each with its text, the types
--- of its arguments (`row:` before a type with columns), how many of these have defaults, and whether it may change rows, by what it
--- declares and by its text. Left out: what could run its owner's code with the rights of the gate, what truncates, locks a table,
+-- of its arguments (`row:` before a type with columns), how many of these may be left out; whose code it would run as the
+-- gate (`unsafe_owner`); and whether it may change rows, by what it declares and by its text. Left out: what could run its owner's code with the rights of the gate, what truncates, locks a table,
 -- runs text as SQL, or calls what may act outside of the transaction.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
-       code.body, p.pronargdefaults as defaults, p.prokind = 'p' as is_procedure, p.provariadic <> 0 as is_variadic,
+       code.body, call.defaults, call.unsafe_owner, p.prokind = 'p' as is_procedure, p.provariadic <> 0 as is_variadic,
        not c.is_for_tenants as is_for_strangers, p.provolatile = 'v' and code.body ~* '\m(insert|update|delete|merge)\M' as writes,
        (select coalesce(array_agg(case when t.oid = 'bpchar'::regtype then 'bpchar'
                                        when t.typtype <> 'p' then case t.typtype when 'c' then 'row:' else '' end
@@ -20,6 +20,16 @@ cross join lateral (
   where r.rolname in ('authenticated', 'anon') and has_schema_privilege(r.oid, n.oid, 'USAGE')
     and has_function_privilege(r.oid, p.oid, 'EXECUTE')) c
 cross join lateral (select coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) as body) code
+cross join lateral (select {{trusted_owner}} as is_trusted) owner
+-- what runs with its owner's rights alone, from its arguments to its answer, gains nothing by being called: no default is
+-- computed where all is given, and a type of ours runs code of ours
+cross join lateral (
+  select case when owner.is_trusted then p.pronargdefaults else 0 end as defaults,
+         case when not owner.is_trusted and exists (
+                select from pg_type t cross join lateral (select t.typowner as relowner) c
+                where t.typnamespace <> 'pg_catalog'::regnamespace
+                  and t.oid = any(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype)
+                  and not {{trusted_owner}}) then pg_get_userbyid(p.proowner)::text else '' end as unsafe_owner) call
 where p.prokind in ('f', 'p') and l.lanname in ('sql', 'plpgsql')
   and (p.prosecdef or code.body ~* '\mset_config\s*\(|\mset\s+(local\s+)?\w+\.'
     or exists (select from unnest(p.proconfig) set_to(text) where text ~ '^\w+\.'))
@@ -33,8 +43,9 @@ where p.prokind in ('f', 'p') and l.lanname in ('sql', 'plpgsql')
   and not exists (select from pg_type t where t.oid = any(p.proargtypes::oid[]) and t.typtype = 'p'
                   and t.typname !~ '^any(compatible|element|nonarray|array|compatiblenonarray|compatiblearray)$')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
-  -- what runs with its owner's rights alone, from its arguments to its answer, gains nothing by being called
-  and ({{trusted_owner}} or p.prosecdef and p.pronargdefaults = 0 and not exists (
-        select from pg_type t where t.typnamespace <> 'pg_catalog'::regnamespace
-          and t.oid = any(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype)))
+  and (owner.is_trusted or p.prosecdef and (call.unsafe_owner = '' or exists (
+        -- it may know something
+        select from unnest(array[to_regclass('public.dead_letter_queue'), to_regclass('public.event_outbox'), to_regclass('public.events'),
+                                 to_regclass('public.replay_runs'), to_regclass('public.agent_tasks')]) known(oid)
+        where has_any_column_privilege(p.proowner, known.oid, 'SELECT'))))
 order by 2;

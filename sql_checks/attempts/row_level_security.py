@@ -21,6 +21,7 @@ from gates.deployment.sql.database import Connection, connect, execute, sql
 from gates.deployment.tenants import members
 from sql_checks.attempts import functions
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
+from sql_checks.attempts.tenants import digest_of, rows_of, text_of, told_apart
 
 TABLES = Path(__file__).with_name("tables.sql")
 OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -181,12 +182,13 @@ def _look(connection: Connection, *, may_write: bool) -> RlsProbe:
         for s in found.sights
         if s.table.promised and s.mine == mine and s.owner_other
     }
-    texts = {
-        name: [functions.rows_of(connection, *rows, company) for company in (mine, other)]
-        for name, rows in both.items()
-    }
-    digests = {name: functions.digest_of(*rows) for name, rows in both.items()}
-    tenants = functions.told_apart(mine, _claims(mine), other, texts, digests)
+    texts = {name: [rows_of(connection, *rows, company) for company in (mine, other)] for name, rows in both.items()}
+    digests = {name: digest_of(*rows) for name, rows in both.items()}
+    hidden = {sight.table.shown for sight in found.sights if "own" not in sight.seen or sight.seen["own"].error}
+    rows = {t.shown: text_of(t.reference, t.tenant, mine) for t in trusted if t.shown not in hidden}
+    reads = [TenantStatement(f"{query} limit 0", (), "authenticated", _claims(mine)) for query in rows.values()]
+    own = {name: rows[name] for name, one in zip(rows, attempt(connection, reads), strict=True) if not one.error}
+    tenants = told_apart(mine, _claims(mine), other, texts, digests, own)
     found.told = functions.called(connection, tenants, may_write=may_write)
     return found
 

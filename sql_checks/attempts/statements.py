@@ -34,7 +34,7 @@ class TenantStatement:
     """A statement, the values for its placeholders, and who runs it: a tenant's role with these claims (None: unset),
     or the login itself. exempt: with row security off, as an owner has it. keep: it is not undone.
     read_only: it may change nothing even while it runs. look: a query of the login afterwards, before it is undone,
-    and its values; the rows that it finds count, too.
+    and its values; the rows that it finds count, too. see: so, but a query of the tenant.
     """
 
     statement: str
@@ -46,6 +46,7 @@ class TenantStatement:
     every_row: bool = False
     read_only: bool = False
     look: Look | None = None
+    see: Look | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
     return {
         "statement": _filled(connection, one.statement, one.values, every_row=one.every_row),
         "look": _filled(connection, *one.look, every_row=True) if one.look else None,
+        "see": _filled(connection, *one.see, every_row=True) if one.see else None,
         "enter": named(f"set local role {one.role}") if one.role else None,
         "claims": one.claims,
         "setting": tenant_session({})[0],

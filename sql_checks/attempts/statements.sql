@@ -1,5 +1,5 @@
 -- Runs the statements of `replaygate.attempts` one by one and writes their results into `replaygate.attempted`.
--- Each is undone unless it says `keep`; `look` counts what the login sees before that. Whatever is computed under a tenant's role or path, is computed before it is set.
+-- Each is undone unless it says `keep`; `see` counts what the tenant sees before that, `look` what the login sees. Whatever is computed under a tenant's role or path, is computed before it is set.
 do $attempts$
 declare
   asked jsonb;
@@ -9,6 +9,7 @@ declare
   claims text;
   path text;
   look text;
+  see text;
   login text;
   exempt boolean;
   keep boolean;
@@ -26,6 +27,7 @@ begin
     claims := asked ->> 'claims';
     path := asked ->> 'path';
     look := asked ->> 'look';
+    see := asked ->> 'see';
     login := pg_catalog.current_setting('role');
     exempt := (asked ->> 'exempt')::boolean;
     keep := (asked ->> 'keep')::boolean;
@@ -52,6 +54,11 @@ begin
       end if;
       execute statement;
       get diagnostics touched = row_count;
+      if see is not null then
+        execute see;
+        get diagnostics looked = row_count;
+        touched := touched + looked;
+      end if;
       if look is not null then
         perform pg_catalog.set_config('role', login, true), pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         execute look;

@@ -28,7 +28,8 @@ where name = 'session_replication_role' and value <> 'origin'
         or name = 'default_transaction_read_only' and value in ('on', 'true', 'yes', '1')
         -- whoever waits for no lock may say so
         or name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'lock_timeout')
-           and value ~ case name when 'lock_timeout' then '^[1-9]( *ms)?$' else '^[1-9]\d?( *ms)?$' end)
+           and case when value ~ '^[\d.]+ *(us|ms|s)?$' then replace(value || ' ms', 's ms', 's')::interval end
+               between '0.5 ms' and case name when 'lock_timeout' then interval '9 ms' else '99 ms' end)
 union all
 select format('sessions of %s', rolname),
        case when 0 in (rolconnlimit, datconnlimit) then 'it may have no connection (CONNECTION LIMIT 0)'
@@ -41,8 +42,10 @@ join pg_database on datname = current_database()
 cross join lateral (select has_database_privilege(pg_roles.oid, pg_database.oid, 'CONNECT') as may_connect) m
 cross join lateral (
   select min(e.evtname) as refused_by from pg_event_trigger e join pg_proc f on f.oid = e.evtfoid
-  where e.evtevent = 'login' and e.evtenabled in ('O', 'A') and f.prosrc ~* '\mraise\M'
-    and f.prosrc ~* format('\m(session|current)?_?user\s*(=|in\s*\()[^);]*''%s''(?![^;]*\mthen\s+return\M)', rolname)) l
+  where e.evtevent = 'login' and e.evtenabled in ('O', 'A')
+    -- in the branch of its user; to log, or to warn, refuses nobody
+    and f.prosrc ~* format('\m(session|current)?_?user\s*(=|in\s*\()[^);]*''%s''((?!\m(return|else|elsif|elseif|end\s+if)\M).)*\mraise'
+                           || '\s+(?!(debug|log|info|notice|warning)\M)', rolname)) l
 where rolname in ('replay_service', 'replay_worker') and rolcanlogin and not rolsuper
   and (0 in (rolconnlimit, datconnlimit) or rolvaliduntil < now() or not may_connect or refused_by is not null);
 

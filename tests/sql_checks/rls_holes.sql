@@ -153,3 +153,20 @@ sent_by(text) from public; grant execute on function sent_by(text) to anon
 --! a function says what is left of another tenant's budget | foreign
 create function left_of(company uuid) returns int language sql stable security definer begin atomic select daily_limit -
 daily_used from replay_budgets b where b.company_id = company; end
+--! a function copies the letter that it is told of into a table of who asks | update
+create table mine (id bigint generated always as identity primary key, company_id uuid, doc jsonb); alter table mine enable
+row level security, force row level security; create policy own on mine for select to authenticated using (company_id =
+(auth.jwt() ->> 'company_id')::uuid); grant select on mine to authenticated; create function copy_of(which uuid) returns void
+language sql security definer begin atomic insert into mine (company_id, doc) select (auth.jwt() ->> 'company_id')::uuid,
+to_jsonb(d) from dead_letter_queue d where d.id = which; end
+--! a trigger adds to a message what others have | foreign
+create function every_letter() returns text language sql begin atomic select string_agg(payload::text, ' ') from
+dead_letter_queue; end; revoke execute on function every_letter() from public; create function hinted() returns trigger
+language plpgsql security definer set search_path = '' as $$ begin new.agent_name := public.every_letter(); return new; end $$;
+create trigger hinted before insert on agent_tasks for each row execute function hinted()
+--! a function counts the audit rows of whom it is told | foreign
+create function audits_of(company text) returns bigint language sql stable security definer begin atomic select count(*) from
+audit_logs a where a.scope = company and auth.jwt() is not null; end
+--! a function says whether another tenant has asked of late | foreign
+create function has_asked(company uuid) returns boolean language sql stable security definer begin atomic select exists (select
+from edge_rate_limits r where split_part(r.key, ':', 2) = company::text); end

@@ -143,6 +143,12 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         ("alter table event_outbox add check (event_type ~ '^[a-z._-]+$') not valid", TAKEN),
         ("alter table dead_letter_queue add check (jsonb_typeof(payload) = 'object') not valid", TAKEN),
         ("alter table replay_budgets add check (daily_limit > 0)", TAKEN),
+        ("create unique index on agent_tasks (company_id, agent_name) where status = 'running'", TAKEN),
+        ("alter table replay_runs add check (length(idempotency_key) <= 128) not valid", TAKEN),
+        ("alter table edge_rate_limits add check (key ~ '^replay:[^:]+:[0-9.]+$') not valid", TAKEN),
+        ("alter table dead_letter_queue add check (length(error_message) <= 500) not valid", TAKEN),
+        ("alter table audit_logs add check (length(metadata::text) < 500) not valid", TAKEN),
+        ("delete from events; create unique index on events (company_id, aggregate_key)", TAKEN),
         (ONE_OF_A_KEY, TAKEN),
         (REOPENED, TAKEN),
         (DISCARDED.format("old.created_at < now() - interval '30 days'"), TAKEN),
@@ -191,6 +197,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
     """Triggers, other states, domains and more columns break no promise."""
     with psycopg.connect(pg_server.url(clone)) as connection:
         for planted in (
+            "alter table dead_letter_queue alter error_message type varchar(300), alter event_type type varchar(64)",
             DUE_NOW,
             FINAL,
             TWO_TRIGGERS,

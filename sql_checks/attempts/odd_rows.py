@@ -1,0 +1,42 @@
+"""Rows that are unusual, and that the contract allows."""
+
+RUN_COLUMNS = "(idempotency_key, company_id, actor, payload_hash, status, completed_at)"
+ODD = {
+    "dead_letter_queue": (
+        "(company_id, event_type, error_type, payload) values (%(id)s, 'drill.rls', repeat('Ä b', 66), '{}')",
+        "(company_id, event_type, error_type, payload) values (%(id)s, 'Drill äß', 'drill', '[null, \"a\"]')",
+    ),
+    "event_outbox": (
+        "(company_id, event_type, payload) values (%(id)s, 'Drill äß', '{}')",
+        "(company_id, event_type, payload) values (%(id)s, 'drill.rls', '[null, \"a\"]')",
+    ),
+    "events": (
+        "(company_id, event_type, path, payload) values (%(id)s, 'Drill äß', 'outbox', '[null, \"a\"]')",
+        "(company_id, event_type, aggregate_key, path, payload) values (%(id)s, 'drill.rls', 'rls', 'outbox', '{}')",
+    ),
+    "replay_runs": (
+        f"{RUN_COLUMNS} values ('~ !', %(id)s, '', '', 'started', null), ('!~', %(id)s, '', '', 'started', null)",
+        f"{RUN_COLUMNS} values ('~', %(id)s, repeat('user:', 12), '', 'started', null)",
+        f"{RUN_COLUMNS} values (rpad('~', 200, 'key '), %(id)s, '', '', 'started', null)",
+    ),
+    "agent_tasks": ("(company_id, agent_name, status) values (%(id)s, 'two', 'running'), (%(id)s, 'two', 'running')",),
+    "edge_rate_limits": (
+        "(key, hits) values ('replay:' || %(id)s || ':2001:db8:1111:2222:3333:4444:5555:6666', array[now()])",
+    ),
+    "audit_logs": (
+        "(action, actor, scope, request_id) values ('agents_paused', repeat('user:', 12), %(id)s, gen_random_uuid())",
+    ),
+}
+"""Table -> unusual rows that the contract allows; some of two that are open at once."""
+LONG = {
+    "companies": "(id, name) values (gen_random_uuid(), 'drill-' || repeat('Ä b', 30))",
+    "dead_letter_queue": "(company_id, event_type, error_type, payload, error_message, max_retries)"
+    " values (%(id)s, repeat('drill.', 20), 'drill', '{}', repeat('why ', 500), 50)",
+    "event_outbox": "(company_id, event_type, aggregate_key, payload)"
+    " values (%(id)s, repeat('drill.', 20), repeat('key ', 50), '{}')",
+    "events": "(company_id, event_type, path, payload) values (%(id)s, repeat('drill.', 20), 'outbox', '{}')",
+    "agent_tasks": "(company_id, agent_name, status) values (%(id)s, repeat('Drill ', 15), 'queued')",
+    "audit_logs": "(action, actor, scope, metadata)"
+    " values ('agents_paused', 'drill', %(id)s, jsonb_build_object('drill', repeat('why ', 500)))",
+}
+"""Table -> a row of long texts, which a type may refuse, and no CHECK."""
