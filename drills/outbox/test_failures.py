@@ -255,7 +255,7 @@ def test_dead_letter_in_one_transaction(scene: Scene) -> None:
 
 
 def _paused_while_it_fails(scene: Scene) -> str:
-    """A tenant that is paused, where there are pauses, while the agent works, in vain, on an event that has no attempt left."""
+    """A tenant that is paused, where that can be, while the agent works, in vain, on an event without attempts left."""
     company, slow = scene.company("paused"), as_jsonb({"drill": {"fail_times": -1, "delay_ms": 250}})
     scene.write_outbox(company, payload=slow, attempts=SPENT)
     begun = scene.until_true(lambda: any(r["state"] != "pending" for r in scene.outbox(company)), within_s=DEATH_S)
