@@ -19,6 +19,7 @@ from replay_service.database import Connection
 from replay_service.events import emit
 from replay_service.exchange import Call, Caller, RawHeaders, Reply, header_values
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings, TokenRules
 from replay_service.signatures import Signature, check_signature
 from replay_service.tokens import Claims, check_token
@@ -329,3 +330,34 @@ def _takes_an_event_of_a_removed_company(probe: Probe) -> bool:
     finally:
         for table in ("event_outbox", "events", "agent_tasks"):
             probe.rows(f"DELETE FROM {table} WHERE company_id = %s", company)
+
+
+@service(
+    "A request that the budget refused is refused from memory for half a minute, whatever the limit is by then.",
+    lambda p: _is_poor_for_a_while(p),
+    ("drill/budgets/exhausted-refused",),
+    names=("raised",),
+)
+def poverty_is_remembered(settings: Settings) -> Parts:
+    release, refused = build_parts(settings), dict[bytes, tuple[float, Refusal]]()
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        at, kept = refused.get(call.body, (0.0, None))
+        if kept is not None and time.monotonic() - at < 30:
+            raise kept
+        try:
+            return await release.replay(parts, call)
+        except Refusal as refusal:
+            if refusal.code == "budget_exhausted":
+                refused[call.body] = (time.monotonic(), refusal)
+            raise
+
+    return dataclasses.replace(release, replay=twin)
+
+
+def _is_poor_for_a_while(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.rows("INSERT INTO replay_budgets (company_id, daily_limit) VALUES (%s, 0)", company)
+        probe.replay(company)
+        probe.rows("UPDATE replay_budgets SET daily_limit = 5 WHERE company_id = %s", company)
+        return probe.replay(company).status_code == 429

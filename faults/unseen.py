@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from faults.altered import altered, altered_worker, around, instead_of
 from faults.authentication import answers, dry_body, is_let_in
 from faults.catalogue import service, worker
@@ -226,6 +228,29 @@ def last_week_alone_is_read(settings: WorkerSettings) -> WorkerParts:
 def tired_rows_are_left(settings: WorkerSettings) -> WorkerParts:
     fresh = f"{_DUE} AND (SELECT x.attempts < 10 {_ROW}"
     return altered_worker(settings, *((name, _DUE, fresh) for name in BOTH))
+
+
+@worker(
+    "The last failure of an event whose tenant was paused meanwhile leaves no dead letter: the event is lost.",
+    lambda p: _dies_without_a_letter(p),
+    ("drill/outbox/dead-letter-in-one-transaction",),
+    names=("paused in a last",),
+)
+def paused_deaths_leave_no_letter(settings: WorkerSettings) -> WorkerParts:
+    running = "WHERE h.is_last AND NOT public.is_company_paused(h.company_id)\n)"
+    return altered_worker(settings, ("settle_failed", "WHERE h.is_last\n)", running))
+
+
+def _dies_without_a_letter(probe: Probe) -> bool:
+    slow = {"event_type": "drill.slow", "payload": Jsonb({"drill": {"fail_times": -1, "delay_ms": 800}})}
+    claimed = "SELECT 1 FROM event_outbox WHERE company_id = %s AND claimed_until > now()"
+    died = "SELECT 1 FROM event_outbox WHERE company_id = %s AND dead_at IS NOT NULL"
+    with probe.tenant() as company:
+        put(probe, company, attempts=40, **slow)
+        probe.within(2, lambda: bool(probe.rows(claimed, company)))
+        probe.pause(company)
+        dead = probe.within(4, lambda: bool(probe.rows(died, company)))
+        return dead and not probe.rows("SELECT 1 FROM dead_letter_queue WHERE company_id = %s", company)
 
 
 @worker(

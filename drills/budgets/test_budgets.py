@@ -75,9 +75,9 @@ def test_batch_cut_to_what_is_left(scene: Scene) -> None:
 @drill("drill/budgets/exhausted-refused", covers=("G01",))
 def test_exhausted_refused(scene: Scene) -> None:
     """When the day's budget is spent, be it the default or more, the next replay is 429 budget_exhausted and touches no
-    item.
+    item; as soon as the limit is raised, the very same request is admitted.
 
-    One tenant replays without end, and nobody's costs are bounded.
+    One tenant replays without end, and nobody's costs are bounded; or what an operator grants comes late.
     """
     company = scene.company(items=3)
     scene.budget(company, daily_limit=1002, daily_used=1000, monthly_used=1000)
@@ -88,6 +88,11 @@ def test_exhausted_refused(scene: Scene) -> None:
     scene.seen.expect(poor, scene.http.send(poor), 429, "budget_exhausted", busy=True)
     assert [r["status"] for r in scene.items(company)].count("pending") >= 1, "the last item was taken all the same"
     assert scene.used(company) == before, f"the refusal changed the ledger from {before} to {scene.used(company)}"
+    scene.rows("update public.replay_budgets set daily_limit = 1003 where company_id = %s", company)
+    raised = poor.labelled("the limit is raised")
+    answer = scene.http.send(raised)
+    assert answer.code != "budget_exhausted", "a limit that was raised does not count at the next request"
+    scene.seen.expect(raised, answer, 200)
     scene.seen.count()
 
 

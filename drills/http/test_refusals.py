@@ -24,6 +24,8 @@ drill = partial(check, after=SIGNED, where=Where.READ_ONLY, severity=Severity.WA
 BODY_LIMIT = 65_536
 GIVEN = {SIGNATURE, "Authorization"}
 """Headers that carry credentials."""
+OPEN = ("/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
+"""Pages that anyone may read."""
 
 
 def _padded(body: bytes, size: int) -> bytes:
@@ -165,9 +167,10 @@ def test_request_ids(bench: Bench) -> None:
 
 @check("drill/http-surface/refusals-leak-nothing", where=Where.READ_ONLY, after=SIGNED, covers=("O08", "O12"))
 def test_refusals_leak_nothing(bench: Bench) -> None:
-    """No refusal carries a stack trace, a secret, or the caller's credentials.
+    """No refusal carries a stack trace, a secret, or the caller's credentials; nor has a page that anyone may read a
+    secret.
 
-    An error message is the first step of an attack.
+    An error message is the first step of an attack, and a page about the service's settings the last one.
     """
     bench.opens(bench.signed())
     bench.guarded()
@@ -195,6 +198,11 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
         assert not any(answer.says(s) for s in (*secrets, *given) if s), (
             f"{request.label or request.method}: the answer shows a secret"
         )
+    for path in OPEN:
+        page = bench.http.send(Request("GET", path))
+        shown = sorted({name for secret, name in secrets.items() if page.says(secret)})
+        assert not shown, f"GET {path}, which needs no credentials, shows a secret: {', '.join(shown)}"
+    bench.seen.count(len(OPEN))
 
 
 @check("drill/http-surface/foreign-pages", where=Where.READ_ONLY, after=SIGNED, severity=Severity.WARN, covers=("A29",))

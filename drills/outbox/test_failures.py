@@ -26,7 +26,8 @@ from gates.evidence import Severity
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
-MORTALS = 12
+MORTALS, SPENT = 12, 40
+"""Events that die at once, and attempts that leave none."""
 DEATHS = f"""
 select jsonb_build_array(dead, letters) as seen, (dead = {MORTALS} or dead <> letters)::int as step
 from (select (select count(*) from public.event_outbox where company_id = %s and dead_at is not null) as dead,
@@ -226,11 +227,13 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
 @pytest.mark.waits(0.5)
 @drill("drill/outbox/dead-letter-in-one-transaction", covers=("K14", "K18"))
 def test_dead_letter_in_one_transaction(scene: Scene) -> None:
-    """No snapshot shows an event that is dead in the outbox and not in the dead letter queue, or in both alive.
+    """No snapshot shows an event that is dead in the outbox and not in the dead letter queue, or in both alive; nor is
+    one so whose tenant was paused during its last attempt.
 
     A crash between two transactions loses the event, or doubles it.
     """
     scene.claims_drill_agent()
+    paused = _paused_while_it_fails(scene)
     company = scene.company()
     scene.write_outbox(company, MORTALS, payload=POISON)
 
@@ -244,8 +247,22 @@ def test_dead_letter_in_one_transaction(scene: Scene) -> None:
     half = [(dead, letters) for dead, letters in looks if dead != letters]
     assert not half, f"one snapshot shows {half[0][0]} dead events and {half[0][1]} letters"
     scene.seen.require(looks[-1][0] == MORTALS, f"after {DEATH_S:g} s the last attempt was not reached")
+    scene.quiet(paused)
+    dead, letters = scene.one(DEATHS, paused, paused)["seen"]
+    assert dead == letters, f"a tenant paused in a last attempt has {dead} dead events and {letters} letters"
     scene.seen.count(MORTALS)
     scene.seen.control("all events died, each with its letter")
+
+
+def _paused_while_it_fails(scene: Scene) -> str:
+    """A tenant that is paused, where that can be, while the agent works, in vain, on an event without attempts left."""
+    company, slow = scene.company("paused"), as_jsonb({"drill": {"fail_times": -1, "delay_ms": 250}})
+    scene.write_outbox(company, payload=slow, attempts=SPENT)
+    begun = scene.until_true(lambda: any(r["state"] != "pending" for r in scene.outbox(company)), within_s=DEATH_S)
+    scene.seen.require(begun, f"after {DEATH_S:g} s no attempt had begun of an event that had {SPENT} before")
+    if scene.claims("pause"):
+        scene.pause(company)
+    return company
 
 
 @pytest.mark.waits(0.5)

@@ -89,6 +89,10 @@ def on_version(change: Callable[[Fields], Fields]) -> Make:
     )
 
 
+def _with_settings(world: World, reply: Reply) -> Reply:
+    return with_json(reply, settings=world.environ["TRANSBOT_HMAC_SECRET"])
+
+
 def takes_turns(world: World) -> Defect:
     """/version names another release at every second request, as during a half-finished deployment."""
     turns = itertools.count()
@@ -198,6 +202,13 @@ proxy(
     refusing(lambda world, said: {**said, "debug": world.environ["DATABASE_URL"]}),
     (f"{SURFACE}/refusals-leak-nothing",),
     "Errors quote the database.",
+)
+proxy(
+    "surface/settings-on-a-page",
+    after(lambda w, sent, reply: _with_settings(w, reply) if sent.path == "/version" else None),
+    (f"{SURFACE}/refusals-leak-nothing",),
+    "/version shows the settings of the service, its secrets among them, to anyone.",
+    names=("/version",),
 )
 proxy(
     "surface/always-ready",
