@@ -9,7 +9,7 @@ import psycopg
 
 from gates.act.acting import session
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, cancel_drill_loan, look_at, look_at_global, rows
-from gates.act.insist import AS_MADE, Carried, Forced, ReadBack, first_that_works, insist, went_away
+from gates.act.insist import AS_MADE, Carried, Forced, ReadBack, first_that_works, insist, wait_for_others, went_away
 from gates.decision.rules import RolloutPlan
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.identity import must_be_same
@@ -133,6 +133,7 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
     befores: list[FlagState | None] = []
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
+        wait_for_others(connection, "flag_held", {"flag": flag})
         befores.append(_before(connection, flag))
         changed = first_that_works(connection, ("flag_off", "flag_off_least"), {"flag": flag})
         changed += cancel_drill_loan(connection, LiveRow(flag))

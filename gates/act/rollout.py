@@ -79,8 +79,10 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
             said = f"the flag {plan.flag} is on already, at {now.percent} %"
             return stop("nothing_to_do", said, holds=now.percent != order.enable_at)
         return Action("promote", 0, order.enable_at, "dry_run" if order.dry_run else "done")
-    if now is None or seen is None:
+    if now is None:
         return stop("off", f"the flag {plan.flag} has no global row that this login sees")
+    if seen is None:
+        return stop("off", f"the flag {plan.flag} could not be read before the release was judged: run the gate again")
     if trail.rolled_back:
         return stop("changed", f"the flag {plan.flag} was rolled back after it was judged: run the gate again")
     if trail.too_old:
@@ -159,7 +161,7 @@ def promote(url: str, order: Order) -> Action:
                 raise psycopg.Rollback(block)
     except UNREADABLE as error:
         if transaction.step is not None:
-            return _settled(url, order, transaction, transaction.step)
+            return _settled(url, order, transaction, transaction.step, error)
         why = transaction.kept_waiting if isinstance(error, psycopg.errors.LockNotAvailable) else ""
         message = f"the flag {order.plan.flag} could not be changed: {why or in_words(error)}"
         return Action("none", result="failed", message=message, holds=True)
@@ -238,9 +240,11 @@ def _moved(step: Action, flag: str, stood: tuple[object, object] | None) -> Acti
     return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
 
 
-def _settled(url: str, order: Order, transaction: _Transaction, step: Action) -> Action:
-    """The connection was lost at the commit: ask a new connection whether it was committed."""
-    flag, lost = order.plan.flag, "the connection was lost at the commit of the step"
+def _settled(url: str, order: Order, transaction: _Transaction, step: Action, error: BaseException) -> Action:
+    """The commit was refused, or its answer was lost: ask a new connection whether it was committed."""
+    refused = isinstance(error, psycopg.Error) and error.diag.severity_nonlocalized == "ERROR"
+    ended = f"the server refused the commit of the step ({in_words(error)})"
+    flag, lost = order.plan.flag, ended if refused else "the connection was lost at the commit of the step"
     status = _status(url, transaction)
     if status == "committed":
         done = _read_back(url, order, step, transaction.server)
