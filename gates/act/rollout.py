@@ -32,13 +32,15 @@ class AuditTrail:
     """What the audit rows say about a flag.
 
     The percentage of its last step as written there (empty: none); the seconds until its next step is allowed,
-    whichever release takes it; whether it was rolled back since the release was judged; whether that is too old.
+    whichever release takes it; whether it was rolled back since the release was judged; whether that is too old;
+    whether the step of the verdict handed over has been taken.
     """
 
     told: str = ""
     baking_s: float | None = None
     rolled_back: bool = False
     too_old: bool = False
+    taken: bool = False
 
 
 def act(
@@ -85,6 +87,9 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
         return stop("off", f"the flag {plan.flag} could not be read before the release was judged: run the gate again")
     if trail.rolled_back:
         return stop("changed", f"the flag {plan.flag} was rolled back after it was judged: run the gate again")
+    if trail.taken:
+        said = f"the step of this verdict was taken before, and {plan.flag} is at {now.shown} %"
+        return stop("refused", f"{said}: run the gate again for the next one")
     if trail.too_old:
         said = f"the release was judged more than {order.good_for_min} minutes ago, so {plan.flag} was left as it is"
         return stop("refused", f"{said}: run the gate again")
@@ -319,7 +324,7 @@ def _said(step: Action, order: Order) -> Action:
 
 def _trail(connection: Connection, order: Order) -> AuditTrail:
     values = {"flag": order.plan.flag, "bake_s": order.plan.bake_minutes * 60, "since": order.since or None}
-    values["good_for_min"] = order.good_for_min
+    values |= {"good_for_min": order.good_for_min, "verdict": order.verdict or None}
     row = rows(connection, "flag_trail", values)[0]
     left = row["baking_s"]
     return AuditTrail(
@@ -327,4 +332,5 @@ def _trail(connection: Connection, order: Order) -> AuditTrail:
         None if left is None else float(str(left)),
         row["rolled_back"] is True,
         row["too_old"] is True,
+        row["taken"] is True,
     )
