@@ -195,7 +195,7 @@ def read_flag(connection: Connection, flag: str) -> ReadBack:
         return ReadBack(None, _unseen(connection, flag), final=True)
     if left_on:
         return ReadBack(False, f"{left_on} of {with_unit(found, 'rows')} read back as not off")
-    seen_whole = [s for s in sights(connection) if s.sure]
+    seen_whole = [s for s in sights(connection, every=False) if s.sure]
     if any(s.is_flags for s in seen_whole):
         return _asked(connection, flag)
     return _asked_for_all(connection, flag, any(s.is_companies for s in seen_whole))

@@ -34,6 +34,7 @@ from tests.gates.act.flagged import (
     rolled_back,
     switch,
 )
+from tests.postgres_fixture import PgServer
 from tests.waiting import until, without_threads
 
 # --- locks -------------------------------------------------------------------------------------------------------
@@ -123,6 +124,19 @@ def test_a_foreign_session_in_the_way_is_named_and_left_alone(migrated_url: str)
     assert "secret words" not in action.message
     assert action.by_hand.splitlines()[0].startswith(f"SELECT pg_catalog.pg_terminate_backend({pid});")
     assert any("not yet possible" in line for line in said)
+
+
+@pytest.mark.parametrize("table", ["audit_logs", "events", "dead_letter_queue"])
+def test_a_table_that_a_rollback_does_not_need_may_be_locked(
+    table: str, pg_server: PgServer, migrated_db: str, gate_url: str, database: Database
+) -> None:
+    """A migration that hangs on another table keeps nobody from seeing that the flag is off."""
+    with psycopg.connect(pg_server.url(migrated_db)) as migration:
+        migration.execute(f"lock table public.{table} in access exclusive mode".encode())
+        action = rolled_back(gate_url)
+        migration.rollback()
+    assert (action.result, action.flag, is_on(database)) == ("done", "off", False), action
+    assert ("no audit row" in action.message) is (table == "audit_logs")
 
 
 def test_a_lock_that_goes_away_in_time_is_waited_for(migrated_url: str, database: Database) -> None:
