@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 
 from gates.act.flag import Order, Tell, cancel_drill_loan, count, fitting, rows
-from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
+from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist, wait_for_others
 from gates.act.rollback import broken_off, not_carried_out, roll_back
 from gates.act.rollout import promote
 from gates.deployment.dialect.current import current, for_hand
@@ -89,6 +89,7 @@ def pause(order: Order) -> Forced:
     """Pause all agents. The row for everybody is created if it is missing."""
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
+        wait_for_others(connection, "pause_held", {})
         changed = first_that_works(connection, ("pause", "pause_least"), {"reason": fitting(connection, order.reason)})
         changed += cancel_drill_loan(connection, LiveRow())
         at = str(rows(connection, "now", {})[0]["at"])  # by this text `resume` tells our pause from an older one

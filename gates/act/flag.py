@@ -20,8 +20,10 @@ from gates.deployment.tenants.loans import LiveRow
 from gates.evidence import JsonValue
 
 SQL = Path(__file__).with_name("sql")
-UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError, MemoryError)
-"""What reading a row can raise: a refusal of the server, or a value that the contract does not allow, or too large."""
+UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError, MemoryError, RuntimeError, OSError)
+"""What reading a row can raise: a refusal of the server, a value that the contract does not allow or too large, or no
+thread, file or memory left to ask with.
+"""
 MOST_OVERRIDES = 1000
 """The most tenants' rows that flag_state.sql reads."""
 ENCODINGS = {"SQL_ASCII": "utf-8", **{f"WIN{number}": f"cp{number}" for number in (866, 874, *range(1250, 1259))}}
@@ -103,8 +105,11 @@ def look(connection: Connection, flag: str) -> FlagState | None:
     UNREADABLE if the rows are not what the contract says.
     """
     found = rows(connection, "flag_state", {"flag": flag})
-    if not found or found[0]["company_id"] is not None:
+    whole = [row for row in found if row["company_id"] is None]
+    if not whole:
         return None
+    if len(whole) > 1:
+        raise ValueError(f"it has {len(whole)} global rows, and which of them counts is not known: keep one")
     overrides = (
         Override(str(r["company_id"]), bool(r["enabled"]), int(str(r["rollout_percentage"]))) for r in found[1:]
     )
@@ -118,6 +123,8 @@ def look_at_global(connection: Connection, flag: str) -> FlagState | None:
 
 
 def _global(row: Mapping[str, object], overrides: tuple[Override, ...] = ()) -> FlagState:
+    if without := [name for name in ("rollout_percentage", "version") if row[name] is None]:
+        raise ValueError(f"its global row has no value for {' and '.join(without)} (NULL): set one")
     percent, version = int(str(row["rollout_percentage"])), int(str(row["version"]))
     return FlagState(bool(row["enabled"]), percent, version, overrides)
 
@@ -144,8 +151,7 @@ def rows(connection: Connection, name: str, values: Mapping[str, object]) -> lis
 def count(connection: Connection, name: str, values: Mapping[str, object]) -> int:
     """How many rows `sql/<name>.sql` changed, as the server or the statement itself counts them."""
     cursor = connection.execute(sql(SQL / f"{name}.sql").encode(), values)
-    found = cursor.fetchone() if cursor.description else None
-    return int(str(found["changed"])) if found else cursor.rowcount
+    return sum(row["changed"] is True for row in cursor) if cursor.description else cursor.rowcount
 
 
 def cancel_drill_loan(connection: Connection, switch: LiveRow) -> int:

@@ -126,6 +126,8 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
             owed = tried if tried.unaudited is not None else None
         notes += [n for n in tried.notes if n not in notes]
         if seen.done:
+            held = isinstance(tried.error, psycopg.errors.LockNotAvailable)
+            notes += [f"{tried.why}, and what that commits may undo it: look again"] if held else []
             notes += _audited_late(url, change, order, owed) if owed else []
             tell(f"done and read back: {change.words} ({with_unit(changed, 'rows')}, {clock() - started:.1f} s)")
             return Carried(True, changed, clock() - started, notes=tuple(notes), server=tried.server)
@@ -138,7 +140,8 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         if tried.lost or seen.done is None or lasted_s > SILENT_S:
             silent_s = max(silent_s, lasted_s)
         if final or clock() - started > patience_s + silent_s:
-            tries = "" if final else f" (tried for {patience_s} s)"
+            undoer = ": a trigger or rule of its table, or somebody else, undoes it" if undone >= MOST_UNDONE else ""
+            tries = undoer if final else f" (tried for {patience_s} s)"
             notes += [_without_row(change, owed.unaudited)] if owed and owed.unaudited else []
             return Carried(seen.done, changed, clock() - started, f"{why}{tries}", tuple(notes), tried.blocker)
         if why != told:
@@ -234,6 +237,19 @@ def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[s
 
 def _without_row(change: Forced, error: Exception) -> str:
     return f"no audit row ({change.audited}) could be written: {in_words(error)}"
+
+
+def wait_for_others(connection: Connection, name: str, values: Mapping[str, object]) -> None:
+    """Lock the rows before they are changed: what an open transaction makes of them is not seen, and must be undone,
+    too. A table whose rows cannot be locked is changed all the same.
+    """
+    try:
+        with connection.transaction():
+            rows(connection, name, values)
+    except TRANSIENT:
+        raise
+    except psycopg.Error:
+        return
 
 
 def first_that_works(connection: Connection, names: tuple[str, ...], values: Mapping[str, object]) -> int:

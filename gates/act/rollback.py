@@ -9,7 +9,7 @@ import psycopg
 
 from gates.act.acting import session
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, cancel_drill_loan, look_at, look_at_global, rows
-from gates.act.insist import AS_MADE, Carried, Forced, ReadBack, first_that_works, insist, went_away
+from gates.act.insist import AS_MADE, Carried, Forced, ReadBack, first_that_works, insist, wait_for_others, went_away
 from gates.decision.rules import RolloutPlan
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.identity import must_be_same
@@ -133,6 +133,7 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
     befores: list[FlagState | None] = []
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
+        wait_for_others(connection, "flag_held", {"flag": flag})
         befores.append(_before(connection, flag))
         changed = first_that_works(connection, ("flag_off", "flag_off_least"), {"flag": flag})
         changed += cancel_drill_loan(connection, LiveRow(flag))
@@ -194,7 +195,7 @@ def read_flag(connection: Connection, flag: str) -> ReadBack:
         return ReadBack(None, _unseen(connection, flag), final=True)
     if left_on:
         return ReadBack(False, f"{left_on} of {with_unit(found, 'rows')} read back as not off")
-    seen_whole = [s for s in sights(connection) if s.sure]
+    seen_whole = [s for s in sights(connection, every=False) if s.sure]
     if any(s.is_flags for s in seen_whole):
         return _asked(connection, flag)
     return _asked_for_all(connection, flag, any(s.is_companies for s in seen_whole))

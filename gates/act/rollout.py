@@ -32,13 +32,15 @@ class AuditTrail:
     """What the audit rows say about a flag.
 
     The percentage of its last step as written there (empty: none); the seconds until its next step is allowed,
-    whichever release takes it; whether it was rolled back since the release was judged; whether that is too old.
+    whichever release takes it; whether it was rolled back since the release was judged; whether that is too old;
+    whether the step of the verdict handed over has been taken.
     """
 
     told: str = ""
     baking_s: float | None = None
     rolled_back: bool = False
     too_old: bool = False
+    taken: bool = False
 
 
 def act(
@@ -79,10 +81,15 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
             said = f"the flag {plan.flag} is on already, at {now.percent} %"
             return stop("nothing_to_do", said, holds=now.percent != order.enable_at)
         return Action("promote", 0, order.enable_at, "dry_run" if order.dry_run else "done")
-    if now is None or seen is None:
+    if now is None:
         return stop("off", f"the flag {plan.flag} has no global row that this login sees")
+    if seen is None:
+        return stop("off", f"the flag {plan.flag} could not be read before the release was judged: run the gate again")
     if trail.rolled_back:
         return stop("changed", f"the flag {plan.flag} was rolled back after it was judged: run the gate again")
+    if trail.taken:
+        said = f"the step of this verdict was taken before, and {plan.flag} is at {now.shown} %"
+        return stop("refused", f"{said}: run the gate again for the next one")
     if trail.too_old:
         said = f"the release was judged more than {order.good_for_min} minutes ago, so {plan.flag} was left as it is"
         return stop("refused", f"{said}: run the gate again")
@@ -159,7 +166,7 @@ def promote(url: str, order: Order) -> Action:
                 raise psycopg.Rollback(block)
     except UNREADABLE as error:
         if transaction.step is not None:
-            return _settled(url, order, transaction, transaction.step)
+            return _settled(url, order, transaction, transaction.step, error)
         why = transaction.kept_waiting if isinstance(error, psycopg.errors.LockNotAvailable) else ""
         message = f"the flag {order.plan.flag} could not be changed: {why or in_words(error)}"
         return Action("none", result="failed", message=message, holds=True)
@@ -238,9 +245,11 @@ def _moved(step: Action, flag: str, stood: tuple[object, object] | None) -> Acti
     return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
 
 
-def _settled(url: str, order: Order, transaction: _Transaction, step: Action) -> Action:
-    """The connection was lost at the commit: ask a new connection whether it was committed."""
-    flag, lost = order.plan.flag, "the connection was lost at the commit of the step"
+def _settled(url: str, order: Order, transaction: _Transaction, step: Action, error: BaseException) -> Action:
+    """The commit was refused, or its answer was lost: ask a new connection whether it was committed."""
+    refused = isinstance(error, psycopg.Error) and error.diag.severity_nonlocalized == "ERROR"
+    ended = f"the server refused the commit of the step ({in_words(error)})"
+    flag, lost = order.plan.flag, ended if refused else "the connection was lost at the commit of the step"
     status = _status(url, transaction)
     if status == "committed":
         done = _read_back(url, order, step, transaction.server)
@@ -315,7 +324,7 @@ def _said(step: Action, order: Order) -> Action:
 
 def _trail(connection: Connection, order: Order) -> AuditTrail:
     values = {"flag": order.plan.flag, "bake_s": order.plan.bake_minutes * 60, "since": order.since or None}
-    values["good_for_min"] = order.good_for_min
+    values |= {"good_for_min": order.good_for_min, "verdict": order.verdict or None}
     row = rows(connection, "flag_trail", values)[0]
     left = row["baking_s"]
     return AuditTrail(
@@ -323,4 +332,5 @@ def _trail(connection: Connection, order: Order) -> AuditTrail:
         None if left is None else float(str(left)),
         row["rolled_back"] is True,
         row["too_old"] is True,
+        row["taken"] is True,
     )

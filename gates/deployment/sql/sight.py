@@ -28,14 +28,16 @@ class TableSight:
         return self.is_table and self.whole
 
 
-def sights(connection: Connection) -> list[TableSight]:
-    """One for each table that the names do not call absent. Raise psycopg.Error."""
+def sights(connection: Connection, *, every: bool = True) -> list[TableSight]:
+    """One for each table that the names do not call absent; or only those that say for whom a flag is on, since a look
+    waits for whoever has a table locked. Raise psycopg.Error.
+    """
     return [
         TableSight(str(row["name"]), **{name: row[name] is True for name in row if name != "name"})
-        for row in execute(connection, sql(QUERY))
+        for row in execute(connection, sql(QUERY), every)
     ]
 
 
 def sees_every_flag(connection: Connection) -> bool:
     """Whether this login surely sees every row of the flags. Raise psycopg.Error."""
-    return any(s.is_flags and s.sure for s in sights(connection))
+    return any(s.is_flags and s.sure for s in sights(connection, every=False))

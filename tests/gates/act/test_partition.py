@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.act.emergency import emergency
+from gates.act.emergency import emergency, resume
 from gates.act.flag import Order, look_at
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
@@ -164,6 +164,43 @@ def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
         assert audited(database, "flag_rolled_back", last) == 1
 
     everywhere(grounds, all_places, show)
+
+
+@pytest.mark.parametrize("blow", BLOWS)
+def test_a_way_back_that_the_network_breaks_off_is_gone_again(
+    blow: Blow, grounds: Queue[Ground], ground: Ground
+) -> None:
+    """It says where the flag is, and a second one ends with the flag on and nobody paused."""
+
+    def way_back(ground: Ground, url: str) -> Action:
+        return resume(url, order(ground.url), time.monotonic, print)
+
+    def after_an_emergency(ground: Ground) -> int:
+        reset(ground.database)
+        assert emergency(ground.url, order(ground.url), time.monotonic, print).result == "done"
+        (row,) = ground.database.execute("select max(id) as id from public.audit_logs").fetchall()
+        return int(row["id"])
+
+    unharmed = Strike()
+    after_an_emergency(ground)
+    with through(ground.url, unharmed) as url:
+        assert way_back(ground, url).result == "done"
+
+    def show(ground: Ground, at: int) -> bool:
+        last = after_an_emergency(ground)
+        with through(ground.url, Strike(blow, at)) as url:
+            action = way_back(ground, url)
+        stands = flag(ground.database)
+        step = (audited(ground.database, "flag_promoted", last), stands)
+        assert step in {(0, (False, 10)), (1, (True, 10))}, (at, action)
+        assert stands[0] in {"done": {True}, "failed": {False}, "unknown": {True, False}}[action.result], (at, action)
+        again = way_back(ground, ground.url)
+        assert (again.to_percent, again.holds, flag(ground.database)) == (10, False, (True, 10)), (at, action, again)
+        assert audited(ground.database, "flag_promoted", last) == 1
+        assert not ground.database.execute("select from public.agent_controls where agents_paused").fetchall()
+        return stands[0]
+
+    assert set(everywhere(grounds, range(len(unharmed.seen)), show)) == {True, False}
 
 
 def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(grounds: Queue[Ground], ground: Ground) -> None:

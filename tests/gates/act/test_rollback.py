@@ -348,6 +348,22 @@ def test_a_trigger_that_undoes_the_rollback_is_seen(migrated_url: str, database:
     on_change(database, "before update on public.feature_flags", "new.enabled := true; return new;")
     action = rolled_back(migrated_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
+    assert "a trigger or rule of its table, or somebody else, undoes it" in action.message
+
+
+@pytest.mark.parametrize("kind", ["also notify flags", "instead update public.held set enabled = new.enabled"])
+def test_a_rule_of_the_table_keeps_no_flag_on(kind: str, gate_url: str, database: Database) -> None:
+    """PostgreSQL accepts the checklist's statement under such a rule, and so the rollback must be possible."""
+    if "instead" in kind:
+        database.execute(
+            "alter table public.feature_flags rename to held;"
+            " create view public.feature_flags with (security_invoker) as select * from public.held;"
+            " grant select, update on public.feature_flags to replay_gate"
+        )
+        kind += " where key = old.key"
+    database.execute(f"create rule zz_planted as on update to public.feature_flags do {kind}".encode())
+    action = rolled_back(gate_url)
+    assert (action.result, action.flag, is_on(database)) == ("done", "off", False), action
 
 
 # --- how it is told ----------------------------------------------------------------------------------------------

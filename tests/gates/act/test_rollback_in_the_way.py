@@ -23,7 +23,18 @@ from gates.deployment.ids import id_of, new_id
 from gates.deployment.sql import database as door
 from gates.errors import ENDING_SIGNALS
 from gates.verdict import NOT_ROLLED_BACK, settle
-from tests.gates.act.flagged import FLAG, FLAGS_AT_COMMIT, ROLLBACK, Database, is_on, on_change, order, rolled_back
+from tests.gates.act.flagged import (
+    FLAG,
+    FLAGS_AT_COMMIT,
+    ROLLBACK,
+    Database,
+    is_on,
+    on_change,
+    order,
+    rolled_back,
+    switch,
+)
+from tests.postgres_fixture import PgServer
 from tests.waiting import until, without_threads
 
 # --- locks -------------------------------------------------------------------------------------------------------
@@ -56,6 +67,42 @@ def test_a_promoter_that_was_stopped_is_ended(either_url: str, database: Databas
     assert database.execute("select from public.audit_logs where action = 'flag_rolled_back'").fetchall()
 
 
+GOES_ON = """
+import sys, psycopg
+c = psycopg.connect(sys.argv[1], application_name=sys.argv[2])
+c.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
+c.execute("update public.agent_controls set agents_paused = false")
+print("holding", flush=True)
+sys.stdin.read(1)
+try:
+    c.commit()
+except psycopg.OperationalError:
+    print("ended")
+"""
+
+
+@pytest.mark.parametrize("application", ["replaygate", "psql"])
+def test_a_flag_that_is_about_to_go_on_is_not_said_to_be_off(
+    application: str, gate_url: str, database: Database
+) -> None:
+    """A gate that stands still before its commit is ended; of anybody else, the report says that it may undo it."""
+    switch(database, on=False)
+    database.execute("update public.agent_controls set agents_paused = true")
+    words = [sys.executable, "-c", GOES_ON, gate_url, application]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "holding\n"
+        action = emergency(gate_url, order(), time.monotonic, print)
+        last, _none = other.communicate("x")
+    assert action.result == "done", action
+    paused = database.execute("select from public.agent_controls where not agents_paused").fetchall() == []
+    if application == "replaygate":
+        assert (last, is_on(database), paused) == ("ended\n", False, True), action
+    else:
+        assert (is_on(database), paused) == (True, False)
+        assert action.message.count("and what that commits may undo it: look again") == 2, action
+
+
 def test_a_foreign_session_in_the_way_is_named_and_left_alone(migrated_url: str) -> None:
     """The message has its pid, login, application and state, and the SQL first ends it."""
     said: list[str] = []
@@ -77,6 +124,19 @@ def test_a_foreign_session_in_the_way_is_named_and_left_alone(migrated_url: str)
     assert "secret words" not in action.message
     assert action.by_hand.splitlines()[0].startswith(f"SELECT pg_catalog.pg_terminate_backend({pid});")
     assert any("not yet possible" in line for line in said)
+
+
+@pytest.mark.parametrize("table", ["audit_logs", "events", "dead_letter_queue"])
+def test_a_table_that_a_rollback_does_not_need_may_be_locked(
+    table: str, pg_server: PgServer, migrated_db: str, gate_url: str, database: Database
+) -> None:
+    """A migration that hangs on another table keeps nobody from seeing that the flag is off."""
+    with psycopg.connect(pg_server.url(migrated_db)) as migration:
+        migration.execute(f"lock table public.{table} in access exclusive mode".encode())
+        action = rolled_back(gate_url)
+        migration.rollback()
+    assert (action.result, action.flag, is_on(database)) == ("done", "off", False), action
+    assert ("no audit row" in action.message) is (table == "audit_logs")
 
 
 def test_a_lock_that_goes_away_in_time_is_waited_for(migrated_url: str, database: Database) -> None:

@@ -12,7 +12,7 @@ from gates.act.flag import FlagState, Order, Override, look_at
 from gates.act.rollout import AuditTrail, act, next_step, promote
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Decision, Verdict
-from tests.gates.act.flagged import FLAGS_AT_COMMIT, Database, on_change
+from tests.gates.act.flagged import Database
 from tests.postgres_fixture import PgServer
 
 PLAN = RolloutPlan(settle_s=0, drain_timeout_s=2, rollback_patience_s=2)
@@ -150,64 +150,6 @@ def test_a_dry_run_writes_nothing(migrated_url: str, database: Database) -> None
     assert look_at(migrated_url, PLAN.flag) == seen
     assert not audited(database, "flag_promoted")
     assert not audited(database, "flag_rolled_back")
-
-
-@pytest.mark.parametrize("hides", [False, True], ids=["at its commit", "after the look that comes before it"])
-@pytest.mark.parametrize(
-    ("then", "at", "said"),
-    [
-        ("update public.feature_flags set rollout_percentage = 77 where not rollout_percentage = 77", 77, "at 77 %"),
-        ("update public.feature_flags set enabled = false where enabled", 0, "off"),
-        ("delete from public.feature_flags", None, "gone"),
-    ],
-)
-def test_a_step_that_its_commit_would_change_is_none(
-    then: str, at: int | None, said: str, hides: bool, migrated_url: str, database: Database
-) -> None:
-    """Deferred triggers fire before the commit; if one still changes the flag, the report has its real state."""
-    once_more = (
-        "if current_setting('t.seen', true) is distinct from '1' then perform set_config('t.seen', '1', true);"
-        " set constraints all deferred; update public.feature_flags set key = key; return null; end if;"
-    )
-    on_change(database, FLAGS_AT_COMMIT, f"{once_more * hides} {then}; return null;")
-    action = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
-    kept = ("promote", at, "changed", True) if hides else ("none", 10, "changed", True)
-    assert (action.kind, action.to_percent, action.result, action.holds) == kept
-    later = f"was set to 50 %, and a moment later it was {said}"
-    at_once = {77: "was set to 50 % and stood at 77 %", 0: "was set to 50 % and was off", None: "in the moment of"}[at]
-    assert (later if hides else at_once) in action.message
-    if not hides:
-        assert audited(database, "flag_promoted") == []
-
-
-@pytest.mark.parametrize(
-    ("then", "what"),
-    [
-        (
-            "update public.feature_flags set enabled = false where key = 'dlq.replay.budget_control'",
-            "the flag dlq.replay",
-        ),
-        ("delete from public.feature_flags where key = 'dlq.replay.enabled'", "the flag dlq.replay.enabled"),
-        (
-            "insert into public.feature_flags (key, company_id) values ('outbox.enabled', gen_random_uuid())",
-            "tenants' rows of outbox.enabled",
-        ),
-    ],
-)
-def test_step_that_takes_other_rows_along_is_none(then: str, what: str, migrated_url: str, database: Database) -> None:
-    """If a trigger changes other rows as well, nothing is committed."""
-    database.execute(
-        "insert into public.feature_flags (key, enabled) values"
-        " ('dlq.replay.budget_control', true), ('dlq.replay.enabled', true) on conflict do nothing"
-    )
-    before = database.execute("select key, company_id, enabled, version from public.feature_flags").fetchall()
-    once = "statement when (pg_trigger_depth() = 0)"
-    on_change(database, "after update on public.feature_flags", f"{then}; return null;", once)
-    action = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
-    assert (action.kind, action.result, action.holds) == ("none", "changed", True)
-    assert f"would have changed {what}" in action.message
-    assert database.execute("select key, company_id, enabled, version from public.feature_flags").fetchall() == before
-    assert audited(database, "flag_promoted") == []
 
 
 def test_of_gates_that_race_one_acts(migrated_url: str, database: Database) -> None:
