@@ -232,10 +232,11 @@ def test_several_transactions_go_in_one_round_trip(pooled: str, unhelpful: str) 
 
 
 @pytest.mark.waits(4)
-def test_a_pool_too_small_for_a_run_is_named_before_anything_runs(unhelpful: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pool_too_small_for_a_run_is_named_before_anything_runs(unhelpful: str, tmp_path: Path, mode: str) -> None:
     """Else what waits for a session in vain is blamed on the database or the service."""
     for size, outcome, room in ((5, Outcome.UNKNOWN, None), (10, Outcome.PASS, 10), (20, Outcome.PASS, None)):
-        with pgbouncer(tmp_path / str(size), unhelpful, "session", size=size) as url:
+        with pgbouncer(tmp_path / str(size), unhelpful, mode, size=size) as url:
             target = Target(TargetKind.STAGING, database_url=url)
             line = with_room(database_lines(target)[0], target)
         assert (line.outcome, line.details.get(ROOM)) == (outcome, room)
