@@ -74,8 +74,6 @@ QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "
 SLOW, STOPPED = "drill/outbox/effect-within-two-seconds", "drill/outbox/poison-holds-no-other-tenant"
 DONE, CROWD = "drill/outbox/failing-is-not-processed", "drill/outbox/crowd-once-each"
 REPLAYED = "drill/dlq/replayed-item-is-resolved"
-PLAIN_REPLAYS = (REPLAYED, "drill/outbox/delivered-once")
-"""Where each of these tenants' replays is a server error, every replay that takes items is."""
 SPOT, MANIFEST, LEDGER, SIGHT = "sql/spot/", "sql/manifest/", "drill/ledger/", "sql/rls/"
 OPENS = ("sql/spot/rls-", "sql/spot/policies-")
 """A table named by these checks is open: that is why wrong logins see its rows."""
@@ -180,7 +178,7 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
         if harm and EFFECT_ORDER.index(one.effect) <= gravest:
             led = [shown[what] for f in harm if (what := f.symptom or f.check) in shown]
             if one.check.startswith(MANY):
-                led += _plain_replays(harm)
+                led += [f.check for f in harm if f.check == EVERY and f.outcome == "fail"]
             first = next(iter(led), lead.get(one.check, one.check))
             lead[one.check] = first
             shown |= {f.symptom or f.check: first for f in harm}
@@ -188,14 +186,6 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
     of = {f.check: by for f in findings if (by := shown.get(f.symptom or f.check) or lead.get(f.check)) in joined}
     told = [replace(f, symptom=f"what {of[f.check]} names") if f.check in of else f for f in findings]
     return told, {f"what {by} names": by for by in joined}
-
-
-def _plain_replays(harm: Sequence[Finding]) -> list[str]:
-    """The drill that shows plainly what a threshold only counts, if every replay of items fails, and not some
-    companies' alone.
-    """
-    failed = {f.check for f in harm if f.outcome == "fail"}
-    return [EVERY] if EVERY in failed else [REPLAYED] if failed.issuperset(PLAIN_REPLAYS) else []
 
 
 def _named(spot: Finding) -> frozenset[str]:

@@ -4,9 +4,8 @@ distant target is not worse, but could not be examined completely within the lim
 
 from gates.evidence import Outcome
 from gates.stages.context import Context
-from gates.stages.preflight.database import DATABASE, SKEW
+from gates.stages.preflight.database import DATABASE, ROOM, SKEW
 from gates.stages.preflight.endpoints import REACHABLE
-from gates.stages.preflight.lent import ROOM
 from gates.stages.preflight.looks import TRIP_MS
 
 LONGER_BY_MS = 125.0

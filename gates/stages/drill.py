@@ -83,8 +83,7 @@ def workers_for(context: Context) -> int:
     most = MOST_LENT if lending(context.target.database_url) == TRANSACTION else MOST_WORKERS
     wanted = max(policy, min(most, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))
     own, lent = free_connections(context), context.settings.drill_sessions or None
-    kept = 0 if lending(context.target.database_url) else SESSIONS_KEPT
-    for room, each in ((own, SESSIONS_EACH + kept), (lent, SESSIONS_EACH)):
+    for room, each in ((own, SESSIONS_EACH + SESSIONS_KEPT), (lent, SESSIONS_EACH)):
         if room is not None:
             wanted = min(wanted, max(1, (room - OTHER_SESSIONS) // each))
     return wanted

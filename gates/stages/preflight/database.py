@@ -21,7 +21,6 @@ from gates.deployment.sql.failures import in_words
 from gates.deployment.sql.sight import sights
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, Evidence, JsonValue, Outcome, Severity, stamp
-from gates.stages.preflight.lent import ROOM
 from gates.stages.preflight.looks import LOOK_S, TRIP_MS, LookResult, after, spec, timed
 from gates.text.foreign import text, whole
 
@@ -31,6 +30,8 @@ VERIFYING = ("verify-full", "verify-ca")
 """TLS modes in which the client verifies the server."""
 SERVER = "server"
 """Detail of the database check: which database of which server was looked at."""
+ROOM = "free_connections"
+"""Detail of the database check: how many sessions the server has left for us; a pooler manages its own."""
 SERVERS = (15, 18)
 POOLED = (
     "a pooler lends the gate its sessions: each transaction begins with the gate's settings, and no lock shows that a"

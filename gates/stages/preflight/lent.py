@@ -10,31 +10,30 @@ from gates.deployment.sql.database import execute, lending, session
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome
 
-ROOM = "free_connections"
-"""Detail of the database check: how many sessions are left for us; a pooler with enough of them has none."""
-LEAST, ENOUGH = 8, 12
-"""Fewer are not enough for one drill at a time and what the gate does beside; so many are enough from near."""
+LEAST, ENOUGH = 7, 12
+"""Fewer beside the one that the gate keeps do not do for one drill at a time; so many in all are usual."""
 SOON_S, LOOKS = 1.0, 3
 """A pool that others used for a moment is looked at again."""
 FEW = (
-    "the pooler at DATABASE_URL lends this login {} sessions at once; a run needs {}. Raise its pool (pgbouncer:"
-    " default_pool_size) to {} or more; with fewer, at least {}, set stages: {{drill: {{sessions: N}}}} in gate.yaml"
+    "the pooler at DATABASE_URL lends this login {} sessions at once beside the gate's own; a run needs {} in all."
+    " Raise its pool (pgbouncer: default_pool_size); with fewer, at least {}, set stages: {{drill: {{sessions: N}}}} in"
+    " gate.yaml, too"
 )
 
 
 def lent_at_once(url: str) -> int:
-    """How many transactions get a session while none of the others ends, up to ENOUGH."""
+    """How many transactions get a session while none of the others ends, up to LEAST."""
     got: list[object] = []
     over = threading.Event()
 
     def hold() -> None:
         with contextlib.suppress(psycopg.Error), session(url, read_only=True) as one, one.transaction():
             got.append(execute(one, "select 1"))
-            if len(got) >= ENOUGH:
+            if len(got) >= LEAST:
                 over.set()
             over.wait()
 
-    threads = [threading.Thread(target=hold, daemon=True) for _ in range(ENOUGH)]
+    threads = [threading.Thread(target=hold, daemon=True) for _ in range(LEAST)]
     for thread in threads:
         thread.start()
     over.wait(SOON_S)
@@ -46,13 +45,13 @@ def lent_at_once(url: str) -> int:
 
 
 def with_room(line: Evidence, target: Target) -> Evidence:
-    """The line of the database with the room of a small pool; unknown if no run fits into it."""
+    """The line of the database; unknown if the pooler in front of it has no room for a run."""
     if line.outcome is not Outcome.PASS or not lending(target.database_url):
         return line
     found = 0
     for _ in range(LOOKS):
         found = max(found, lent_at_once(target.database_url))
         if found >= LEAST:
-            return line if found >= ENOUGH else replace(line, details={**line.details, ROOM: found})
+            return line
     details = {**line.details, "unreachable": True}
-    return replace(line, outcome=Outcome.UNKNOWN, message=FEW.format(found, ENOUGH, ENOUGH, LEAST), details=details)
+    return replace(line, outcome=Outcome.UNKNOWN, message=FEW.format(found, ENOUGH, LEAST + 1), details=details)

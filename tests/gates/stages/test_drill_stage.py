@@ -13,9 +13,8 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages.context import Context
 from gates.stages.distance import stretched
 from gates.stages.drill import MOST_BESIDE, MOST_LENT, MOST_WORKERS, beside_for, drill, workers_for
-from gates.stages.preflight.database import DATABASE, database_lines
+from gates.stages.preflight.database import DATABASE, ROOM, database_lines
 from gates.stages.preflight.endpoints import REACHABLE
-from gates.stages.preflight.lent import ROOM
 from gates.stages.preflight.looks import TRIP_MS
 from tests.postgres_fixture import PgServer
 
