@@ -39,11 +39,9 @@ def test_start_of_a_run(scene: Scene) -> None:
     row = rows[0]
     assert row["actor"], "the row names no actor"
     assert row["target_count"] == 2, f"the row's target_count is {row['target_count']}; 2 items were taken"
-    request_id = answer.header("X-Request-Id")
-    assert request_id, "the answer has no X-Request-Id"
-    assert row["request_id"] == request_id, (
-        f"the row's request id is {row['request_id']!r}; the answer's is {request_id!r}"
-    )
+    told = answer.request_ids
+    assert told, "the answer has no X-Request-Id"
+    assert row["request_id"] in told, f"the row's request id is {row['request_id']!r}; the answer's is among {told}"
     scene.seen.count(len(rows))
 
 

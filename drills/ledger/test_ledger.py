@@ -260,13 +260,16 @@ def _on_record(scene: Scene, entries: Sequence[Entry], wrong: Callable[[list[dic
             rows[str(row["request_id"])].append(row)
         return rows
 
+    def of(rows: Rows, entry: Entry) -> list[dict[str, Any]]:
+        return [row for one in dict.fromkeys(entry.request_ids) for row in rows[one]]
+
     def all_right() -> bool:
         rows = of_requests()
-        return not any(wrong(rows[e.request_id], e) for e in entries)
+        return not any(wrong(of(rows, e), e) for e in entries)
 
     scene.until_true(all_right, within_s=DUE_S)
     rows = of_requests()
-    _judge(scene, entries, lambda e: wrong(rows[e.request_id], e))
+    _judge(scene, entries, lambda e: wrong(of(rows, e), e))
 
 
 def _judge(scene: Scene, entries: Sequence[Entry], wrong: Callable[[Entry], str]) -> None:
@@ -312,7 +315,7 @@ def _counts(row: dict[str, Any] | None) -> tuple[Any, ...]:
 
 
 def _key(entry: Entry) -> tuple[str, str]:
-    return entry.company, str(entry.answer.get("idempotency_key") or entry.request_id)
+    return entry.company, str(entry.answer.get("idempotency_key") or entry.request_ids)
 
 
 def _count(entry: Entry) -> Any:

@@ -60,7 +60,7 @@ class Entry:
     asked: dict[str, Any]
     status: int
     code: str
-    request_id: str
+    request_ids: list[str]
     answer: dict[str, Any]
     shows: str = ""
     strangers: list[str] = field(default_factory=list)
@@ -82,7 +82,8 @@ class Entry:
     def __str__(self) -> str:
         asked = {name: value for name, value in self.asked.items() if name not in {"company_id", "payload"}}
         said = f"{self.status} {self.code}".rstrip()
-        return f"{self.label or self.path} {asked} of {self.check}, answered {said} (request id {self.request_id})"
+        ids = " ".join(self.request_ids)
+        return f"{self.label or self.path} {asked} of {self.check}, answered {said} (request id {ids})"
 
 
 class Journal:
@@ -103,9 +104,17 @@ class Journal:
         if self.check and request.method == "POST" and request.path in MEMBERS:
             said = answer.json()
             members = {name: said[name] for name in MEMBERS[request.path] if name in said}
-            request_id = answer.header("x-request-id") or ""
             asked = json_object(request.body)
-            what = (self.check, request.path, request.label, asked, answer.status, answer.code, request_id, members)
+            what = (
+                self.check,
+                request.path,
+                request.label,
+                asked,
+                answer.status,
+                answer.code,
+                answer.request_ids,
+                members,
+            )
             strangers = _strangers(request, answer) if answer.status >= 400 else []
             self._noted.append(Entry(*what, "".join(traces_in(answer.body)[:1]), strangers))
 
@@ -141,14 +150,14 @@ class Journal:
     def entries(self, path: str) -> list[Entry]:
         """The entries of a path that have a request id of their own, of every check and process."""
         found = self._all()
-        times = Counter(e.request_id for e in found)
-        return [e for e in found if e.path == path and e.request_id and times[e.request_id] == 1]
+        shared = _shared(found)
+        return [e for e in found if e.path == path and e.request_ids and shared.isdisjoint(e.request_ids)]
 
     def of_shared_ids(self) -> list[Entry]:
         """The entries whose request id another one has, too. A duplicate may have that of the first answer."""
-        found = [e for e in self._all() if e.request_id and not e.answer.get("duplicate")]
-        times = Counter(e.request_id for e in found)
-        return [e for e in found if times[e.request_id] > 1]
+        found = [e for e in self._all() if not e.answer.get("duplicate")]
+        shared = _shared(found)
+        return [e for e in found if not shared.isdisjoint(e.request_ids)]
 
     def _all(self) -> list[Entry]:
         written = os.fstat(self._file.fileno()).st_size
@@ -156,6 +165,11 @@ class Journal:
         self._read += [Entry(**json.loads(line)) for line in lines]
         self._read_bytes = written
         return [*self._read, *self._noted]
+
+
+def _shared(entries: Sequence[Entry]) -> set[str]:
+    """The request ids that several entries have."""
+    return {one for one, times in Counter(one for e in entries for one in {*e.request_ids}).items() if times > 1}
 
 
 def _strangers(request: Request, answer: Answer) -> list[str]:

@@ -177,7 +177,7 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
         gravest = min((EFFECT_ORDER.index(f.effect) for f in harm if f.outcome == "fail"), default=len(EFFECT_ORDER))
         if harm and EFFECT_ORDER.index(one.effect) <= gravest:
             led = [shown[what] for f in harm if (what := f.symptom or f.check) in shown]
-            if one.check.startswith(FAILED):
+            if one.check.startswith(MANY):
                 led += [f.check for f in harm if f.check == EVERY and f.outcome == "fail"]
             first = next(iter(led), lead.get(one.check, one.check))
             lead[one.check] = first

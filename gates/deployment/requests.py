@@ -96,6 +96,12 @@ class Answer:
     def header(self, name: str) -> str | None:
         return next((v for k, v in self.headers if k == name.lower()), None)
 
+    @property
+    def request_ids(self) -> list[str]:
+        """Each X-Request-Id, in one line or several: a proxy may put its own before or after the service's."""
+        lines = [value.split(",") for name, value in self.headers if name == "x-request-id"]
+        return [one.strip() for line in lines for one in line if one.strip()]
+
     def json(self) -> dict[str, Any]:
         """The body as a JSON object with its UUIDs in lower case; an empty mapping if it is none. The caller's
         assertion then shows the body.
@@ -120,7 +126,7 @@ class Answer:
 
     def said(self, *asked: str) -> JsonValue | bytes:
         """The body without what differs in each request: ids, trace and time; bytes if it is no JSON object."""
-        words = [word for word in (self.header("x-request-id"), *asked) if word]
+        words = [word for word in (*self.request_ids, *asked) if word]
         members, own = self.json(), [*words, *map(str.lower, words)]
         if members:
             return _without(members, own)

@@ -110,7 +110,7 @@ def _sign(options: argparse.Namespace, target: Target, console: Console) -> int:
 def _replay(options: argparse.Namespace, target: Target, console: Console) -> int:
     answer = operations.replay(target, _body(options, target), _seconds(options))
     if options.verbose:
-        console.say(f"status {answer.status} in {answer.elapsed_ms:.1f} ms, request {answer.header('x-request-id')}")
+        console.say(f"status {answer.status} in {answer.elapsed_ms:.1f} ms, request {' '.join(answer.request_ids)}")
     body = answer.body.decode("utf-8", "backslashreplace")
     console.result(body if json_value(body) is None else Terminal.document(body))  # a body that is no JSON is one line
     if answer.status == 200 and not OF_A_REPLAY & answer.json().keys():

@@ -33,7 +33,7 @@ def test_what_it_keeps(journal: Journal) -> None:
     _note(journal, "one", dry_run=True)
     journal.close()
     (entry,) = journal.entries(REPLAY)
-    assert (entry.check, entry.company, entry.request_id) == ("drill/of/nothing", COMPANY, "one")
+    assert (entry.check, entry.company, entry.request_ids) == ("drill/of/nothing", COMPANY, ["one"])
     assert entry.is_first
     assert entry.is_dry
     assert entry.answer == {"status": "started", "duplicate": False, "items": []}
@@ -51,7 +51,7 @@ def test_of_every_process(journal: Journal) -> None:
     process.start()
     process.join()
     _note(journal, "own")
-    assert {e.request_id for e in journal.entries(REPLAY)} == {"forked", "own"}
+    assert {e.request_ids[0] for e in journal.entries(REPLAY)} == {"forked", "own"}
 
 
 def test_what_it_leaves_out(journal: Journal) -> None:
@@ -65,7 +65,15 @@ def test_what_it_leaves_out(journal: Journal) -> None:
     _note(journal, "by hand")
     journal.close()
     assert not journal.entries(REPLAY)
-    assert [e.request_id for e in journal.entries(EVENTS)] == ["event"]
+    assert [e.request_ids for e in journal.entries(EVENTS)] == [["event"]]
+
+
+def test_ids_of_a_proxy(journal: Journal) -> None:
+    """An exchange may have several ids; one that another exchange has, too, makes both shared."""
+    for ids in ("edge-1, one", "edge-2, two", "edge-3, two"):
+        _note(journal, ids)
+    assert [e.request_ids for e in journal.entries(REPLAY)] == [["edge-1", "one"]]
+    assert [e.request_ids[0] for e in journal.of_shared_ids()] == ["edge-2", "edge-3"]
 
 
 def test_strangers_in_a_refusal(journal: Journal) -> None:

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 
 import psycopg
 
@@ -38,7 +38,8 @@ OWNED_TABLES = (
 """Tables of the contract with rows by company_id, in the order in which a worker locks their rows.
 
 The outbox comes first, so that a delivery in progress ends before anything else of its tenant is touched. A worker that
-locks the run's row first is waited for at the run: every second attempt.
+locks the run's row first is waited for at the run: every second attempt. Only the first lock is waited for: who waits
+and holds others makes a deadlock, and its victim may be the worker.
 """
 
 
@@ -49,6 +50,10 @@ def owned_tables() -> tuple[str, ...]:
 
 REMOVAL_ATTEMPTS, REMOVAL_PAUSE_S = 6, 0.05
 """A worker in the middle of a batch writes more rows meanwhile: each pause is longer than the one before."""
+REMOVAL_WAIT_S = 12.0
+"""So long are locks waited for, in however many attempts."""
+HOLDS_NO_LONGER = b"set local lock_timeout = '50ms'"
+"""For every lock but the first. Far below any deadlock_timeout."""
 REMOVALS_SETTLED_BY_WAITING = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.ForeignKeyViolation,
@@ -137,40 +142,37 @@ class Tenants:
         ids = list(self.created if companies is None else companies)
         if not ids:
             return
-        for attempt in range(1, REMOVAL_ATTEMPTS + 1):
+        deadline = time.monotonic() + REMOVAL_WAIT_S
+        for attempt in count(1):
             try:
                 self._remove(ids, runs_first=attempt % 2 == 0)
-            except REMOVALS_SETTLED_BY_WAITING:
-                if attempt == REMOVAL_ATTEMPTS:
+            except REMOVALS_SETTLED_BY_WAITING as met:
+                is_locked = isinstance(met, psycopg.errors.LockNotAvailable) and time.monotonic() < deadline
+                if attempt >= REMOVAL_ATTEMPTS and not is_locked:
                     raise
-                time.sleep(attempt * REMOVAL_PAUSE_S)
+                time.sleep(min(attempt, REMOVAL_ATTEMPTS) * REMOVAL_PAUSE_S)
             else:
                 return
 
     def _remove(self, ids: Sequence[str], *, runs_first: bool) -> None:
         first, after = members.leaving(ids)
+        of_tenants, given = "where company_id = any(%s::uuid[])", (list(ids),)
+        steps: list[tuple[str, Sequence[object]]] = []
+        if runs_first and current().has("replay_runs", "id"):
+            steps.append((f"select 1 from public.replay_runs {of_tenants} order by id for update", given))
+        for schema, name, column in current().own_tables:
+            own = f"delete from {identifier(schema, name)} where {identifier(column)} = any(%s)"
+            steps.append((own, (array(ids),)))
+        steps += [(f"delete from public.{table} {of_tenants}", given) for table in owned_tables()]
+        if current().has("edge_rate_limits", "key"):
+            limits = "delete from public.edge_rate_limits where key like %s"
+            steps += [(limits, (f"replay:{company}:%",)) for company in ids]
+        steps += [*first, ("delete from public.companies where id = any(%s::uuid[])", given), *after]
         with self.connection.at_once():
-            if runs_first and current().has("replay_runs", "id"):
-                self.connection.execute(
-                    "select 1 from public.replay_runs where company_id = any(%s::uuid[]) order by id for update",
-                    (list(ids),),
-                )
-            for schema, name, column in current().own_tables:
-                of_tenants = f"delete from {identifier(schema, name)} where {identifier(column)} = any(%s)"
-                self.connection.execute(of_tenants.encode(), (array(ids),))
-            for table in owned_tables():
-                self.connection.execute(
-                    f"delete from public.{table} where company_id = any(%s::uuid[])".encode(), (list(ids),)
-                )
-            for company in ids if current().has("edge_rate_limits", "key") else ():
-                self.connection.execute(
-                    "delete from public.edge_rate_limits where key like %s", (f"replay:{company}:%",)
-                )
-            for statement, values in first:
+            for number, (statement, values) in enumerate(steps):
                 self.connection.execute(statement.encode(), values)
-            self.connection.execute("delete from public.companies where id = any(%s::uuid[])", (list(ids),))
-            for statement, values in after:
-                self.connection.execute(statement.encode(), values)
+                if number == 0:
+                    self.connection.execute(HOLDS_NO_LONGER)
 
     def sweep(self) -> int:
         """Remove what late deliveries wrote for removed companies; returns those companies. A company row is restored

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Concatenate, ParamSpec
@@ -127,9 +128,10 @@ def through_a_pooler(bench: ProofBench, mode: str) -> Iterator[Mapping[str, str]
 
 
 def other_case(reply: Reply) -> Reply:
-    """Headers in other cases, and unknown ones."""
+    """Headers in other cases, unknown ones, and request ids of the proxy's own."""
     swapped = tuple((name.swapcase(), value) for name, value in reply.headers)
-    return Reply(reply.status, (*swapped, ("X-Served-By", "edge-7"), ("vary", "Origin")), reply.body)
+    own = ("X-Request-Id", uuid.uuid4().hex)
+    return Reply(reply.status, (own, *swapped, ("X-Served-By", "edge-7"), ("vary", "Origin")), reply.body)
 
 
 def with_a_member(reply: Reply) -> Reply:

@@ -232,7 +232,7 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
         before.sql_through_a_relay(RelayOptions(delay_s=FAR_S)),
     ),
     "ipv6": ("at an IPv6 address", before.through_a_relay(RelayOptions("::1"))),
-    "header-case": ("headers in other cases, and unknown ones", before.through_a_proxy(before.other_case)),
+    "header-case": ("headers in other cases, unknown ones, two request ids", before.through_a_proxy(before.other_case)),
     "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
     "json-spelling": (
         "members in reverse order, indented, UUIDs in capitals",

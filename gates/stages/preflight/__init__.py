@@ -38,6 +38,7 @@ from gates.stages.preflight.endpoints import (
     release_of,
     versions_of,
 )
+from gates.stages.preflight.lent import with_room
 from gates.stages.preflight.looks import LookResult, after, spec, timed
 from gates.stages.preflight.pairing import of_one_deployment
 
@@ -93,6 +94,8 @@ def preflight(context: Context, *, whole_run: bool = False, reads: bool = False)
                 lines += credential_lines(target, memory)
             lines += claimed.result()
             lent.result()
+            if drills and not reads:
+                lines = [with_room(e, target) if e.check == DATABASE.id else e for e in lines]
     left_out = set(context.left_out)
     judged = [e for e in lines if e.check not in left_out]
     clean = [redact_evidence(replace(e, release=target.release), hide) for e in judged]

@@ -62,7 +62,7 @@ def is_apart(target: Target, note: Callable[[str], object], *, known: bool = Fal
                 answer = next((a for a in asked if a.status != 401), None)
                 if answer is None or (answer.status, answer.code) != (403, "forbidden"):
                     return False if answer and answer.status == 200 else None
-                requests.append(answer.header("x-request-id") or "")
+                requests += answer.request_ids
                 if time.monotonic() > deadline:
                     return None if _is_used(rows, requests, known=known) else True
                 time.sleep(AGAIN_S)

@@ -16,6 +16,7 @@ from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Outcome, TargetKind
 from gates.proof.workbench.pooler import lacking, pgbouncer
 from gates.stages.preflight.database import POOLED, database_lines
+from gates.stages.preflight.lent import with_room
 from sql_checks.attempts.contract_writes import write
 from sql_checks.rules.file import read_all_rules
 from sql_checks.spotfile import read_folder
@@ -228,3 +229,17 @@ def test_several_transactions_go_in_one_round_trip(pooled: str, unhelpful: str) 
                 connection.execute(insert, (names[1],))
             assert value(connection, "select count(*) from public.companies where id = any(%s)", names) == 2
             connection.execute("delete from public.companies where id = any(%s)", (names,))
+
+
+@pytest.mark.waits(4)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pool_too_small_for_a_run_is_named_before_anything_runs(unhelpful: str, tmp_path: Path, mode: str) -> None:
+    """Else what waits for a session in vain is blamed on the database or the service."""
+    for size, outcome in ((5, Outcome.UNKNOWN), (8, Outcome.PASS)):
+        with pgbouncer(tmp_path / str(size), unhelpful, mode, size=size) as url:
+            target = Target(TargetKind.STAGING, database_url=url)
+            line = with_room(database_lines(target)[0], target)
+        assert line.outcome is outcome
+        if outcome is Outcome.UNKNOWN:
+            assert line.message.startswith("the pooler at DATABASE_URL lends this login 5 sessions at once")
+            assert "stages: {drill: {sessions: N}}" in line.message

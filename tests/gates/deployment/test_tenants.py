@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 import psycopg
 import pytest
@@ -54,23 +53,32 @@ def _until_waiting(url: str, count: int) -> None:
         until(lambda: int(str(value(connection, WAITING))) >= count, what=f"{count} sessions that wait for a lock")
 
 
-def _settle(url: str, company: str, done: threading.Event) -> None:
-    """Locks the run's row and then the outbox rows, again and again, like a worker."""
+def _settle(url: str, company: str, tables: Sequence[str], done: threading.Event, ends: list[psycopg.Error]) -> None:
+    """Locks the tenant's rows of one table and then of the other, again and again, like a worker."""
     with psycopg.connect(url) as connection:
         while not done.is_set():
-            with suppress(psycopg.errors.DeadlockDetected), connection.transaction():
-                connection.execute("select 1 from public.replay_runs where company_id = %s for update", (company,))
-                connection.execute("select 1 from public.event_outbox where company_id = %s for update", (company,))
+            try:
+                with connection.transaction():
+                    for table in tables:
+                        locked = f"select 1 from public.{table} where company_id = %s for update"
+                        connection.execute(locked.encode(), (company,))
+                        connection.execute("select pg_sleep(0.05)")
+            except psycopg.errors.DeadlockDetected as error:
+                ends.append(error)
 
 
-def test_a_worker_that_takes_the_run_first_does_not_hinder(migrated_url: str) -> None:
-    """The removal waits for workers that lock the run first, and does not deadlock for ever."""
-    done = threading.Event()
+@pytest.mark.waits(3)
+@pytest.mark.parametrize("tables", [("replay_runs", "event_outbox"), ("event_outbox", "replay_runs")], ids=" ".join)
+def test_whatever_a_worker_locks_first_it_meets_no_deadlock(migrated_url: str, tables: tuple[str, str]) -> None:
+    """The removal waits for a worker only while it holds nothing itself: else the worker's batch may be the victim."""
+    done, ends = threading.Event(), list[psycopg.Error]()
+    deadlocks = "select deadlocks from pg_stat_database where datname = current_database()"
     with session(migrated_url) as connection:
         tenants = Tenants(connection, "t")
         company = tenants.create()
         connection.execute(ROW, (company, value(connection, RUN, company)))
-        threads = [threading.Thread(target=_settle, args=(migrated_url, company, done)) for _ in range(WORKERS)]
+        told = (migrated_url, company, tables, done, ends)
+        threads = [threading.Thread(target=_settle, args=told) for _ in range(WORKERS)]
         for thread in threads:
             thread.start()
         try:
@@ -81,6 +89,9 @@ def test_a_worker_that_takes_the_run_first_does_not_hinder(migrated_url: str) ->
             for thread in threads:
                 thread.join(20)
         assert value(connection, "select count(*) from public.companies where id = %s", company) == 0
+        assert not ends
+        with session(migrated_url) as later:
+            assert value(later, deadlocks) == 0
 
 
 def test_a_batch_that_is_delivered_meanwhile_is_waited_for(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
