@@ -36,7 +36,7 @@ text. Secrets that sign have 16 bytes or more.
 LEAST_BEGINNING = 12
 """How many first characters of a truncated secret are hidden; of a short one, half of them."""
 BLOCK = 6
-"""Any 11 characters of a spelling contain one of its blocks of six, which a search of the text meets at once."""
+"""Any 11 characters of a text contain one of its blocks of six, which is looked for in the spellings."""
 LEAST_DIFFERENT = 6
 """The least number of different characters in a secret: with fewer it is a placeholder."""
 LEAST_SEGMENT = 16
@@ -166,7 +166,7 @@ def _without_beginning(text: str, form: str, instead: str) -> str:
 def _without_fragments(text: str, blocks: Mapping[str, list[tuple[str, int, str]]]) -> str:
     """The text without other parts of a secret, which was wrapped at a column, or lost its beginning elsewhere."""
     parts, start = [], 0
-    for at in [i for i in range(len(text) - BLOCK + 1) if text[i : i + BLOCK] in blocks]:
+    for at in [i for i in range(0, len(text) - BLOCK + 1, BLOCK) if text[i : i + BLOCK] in blocks]:
         for form, place, name in blocks[text[at : at + BLOCK]] if at >= start else ():
             first = at - _alike(form[:place][::-1], text[max(start, at - place) : at][::-1])
             last = at + _alike(form[place:], text[at : at + len(form) - place])
@@ -323,7 +323,7 @@ def _blocks(named: tuple[tuple[str, str], ...]) -> dict[str, list[tuple[str, int
     found: dict[str, list[tuple[str, int, str]]] = {}
     for secret, name in named:
         for form in sorted({*begun, *_spellings(secret)} if (begun := _begun(secret)) else ()):
-            for place in range(0, len(form) - BLOCK + 1, BLOCK):
+            for place in range(len(form) - BLOCK + 1):
                 found.setdefault(form[place : place + BLOCK], []).append((form, place, name))
     return found
 

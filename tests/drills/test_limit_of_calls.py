@@ -43,7 +43,7 @@ create function public.count_call(key text, allowed int, window_s float, out adm
 language plpgsql as $$
 declare
   whose uuid := split_part(key, ':', 2);
-  whence inet := '::ffff:' || substr(key, 45);
+  whence inet := case when key like '%.%' then '::ffff:' else '' end || substr(key, 45);
   found timestamptz[];
 begin
   perform pg_advisory_xact_lock(hashtextextended(key, 0));

@@ -161,7 +161,7 @@ def test_a_relay_changes_no_byte_and_holds_back_answers(delay_s: float) -> None:
 def test_the_healthy_proxies_change_only_what_clients_must_ignore() -> None:
     """They change the case of headers and add members, but not to the API description."""
     reply = Reply(200, (("Content-Type", "application/json"),), b'{"a": 1}')
-    assert other_case(reply).headers[0] == ("cONTENT-tYPE", "application/json")
+    assert ("cONTENT-tYPE", "application/json") in other_case(reply).headers
     assert json.loads(with_a_member(reply).body) == {"a": 1, "served_by": "edge-7"}
     described = Reply(200, reply.headers, b'{"openapi": "3.1.0"}')
     assert with_a_member(described) == described
