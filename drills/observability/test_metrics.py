@@ -384,7 +384,7 @@ def test_request_id_in_the_trail(scene: Scene) -> None:
     if scene.claims("audit"):
         found = [str(r["request_id"]) for r in scene.audited(company)]
         of = [[one in told for told in ids] for one in found]
-        assert of == [[True, False], [False, True]], f"the audit rows have the ids {found}, the answers {ids}"
+        assert of == [[True, False], [False, True]], f"the audit rows have the request ids {found}; the answers: {ids}"
         crowd = [scene.company(f"crowd {n}") for n in range(6)]
         answers = scene.burst([scene.replay_request(one, dry_run=True) for one in crowd])
         for one, answer in zip(crowd, answers, strict=True):
