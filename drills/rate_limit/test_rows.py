@@ -1,7 +1,6 @@
 """The rate limit as its table shows it: a rolling window by the database clock, charged exactly, and nothing else."""
 
 import time
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -201,9 +200,11 @@ def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
     request = limit.request(tenant, "after the row was deleted")
     limit.passes(request)
     if current().has("edge_rate_limits", "hits"):
-        with suppress(psycopg.errors.IntegrityError):  # a row for each call has no such row
+        try:
             execute(limit.db, "update public.edge_rate_limits set hits = '{}' where key like %s", f"replay:{tenant}:%")
-            limit.passes(limit.request(tenant, "where its row has no calls"))
+        except psycopg.errors.IntegrityError:
+            return  # the limit is kept as a row for each call
+        limit.passes(limit.request(tenant, "where its row has no calls"))
 
 
 @drill("drill/rate-limit/refused-call-does-nothing", covers=("C13",))

@@ -105,18 +105,10 @@ class Journal:
             said = answer.json()
             members = {name: said[name] for name in MEMBERS[request.path] if name in said}
             asked = json_object(request.body)
-            what = (
-                self.check,
-                request.path,
-                request.label,
-                asked,
-                answer.status,
-                answer.code,
-                answer.request_ids,
-                members,
-            )
+            what = (self.check, request.path, request.label, asked, answer.status, answer.code)
+            shows = "".join(traces_in(answer.body)[:1])
             strangers = _strangers(request, answer) if answer.status >= 400 else []
-            self._noted.append(Entry(*what, "".join(traces_in(answer.body)[:1]), strangers))
+            self._noted.append(Entry(*what, answer.request_ids, members, shows, strangers))
 
     def look(self, db: Answering, companies: Sequence[str]) -> None:
         """Read what these tenants have of what was accepted, before they are removed. Raise psycopg.Error."""

@@ -30,7 +30,6 @@ REST = {**dict.fromkeys((*NUMBERS, "real", "double precision"), "50"), "boolean"
 """Type -> the value of other arguments, chosen so that a function shows much. All others but times are NULL."""
 HELD = ("dead_letter_queue", "event_outbox", "replay_runs", "agent_tasks", "events")
 """Tables whose rows tenants are kept apart in, and whose ids nobody else has."""
-BUDGETS = "replay_budgets"
 OTHERWISE = {
     "edge_rate_limits": "delete from public.edge_rate_limits where split_part(key, ':', 2) = %s",
     "audit_logs": "insert into public.audit_logs (action, actor, scope) values ('agents_paused', 'drill', %s)",
@@ -140,7 +139,7 @@ def _depending(connection: Connection, found: Sequence[Function], tenants: TwoTe
     """
     asked = {one.shown: [*_asked(one, tenants)] for one in found}
     calls = {name: some for name, some in asked.items() if some}
-    tables = [table for table in (*HELD[::-1], BUDGETS) if current().real(table)]
+    tables = [table for table in (*HELD[::-1], "replay_budgets") if current().real(table)]
     away = [
         TenantStatement(f"delete from public.{one} where company_id = %s", (tenants.other,), keep=True)
         for one in tables

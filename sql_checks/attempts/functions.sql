@@ -1,7 +1,8 @@
 -- Functions and procedures that tenants may call, SECURITY DEFINER or such as set what a policy asks: each with its text, the types
--- of its arguments (`row:` before a type with columns), how many of these may be left out; whose code it would run as the
--- gate (`unsafe_owner`); and whether it may change rows, by what it declares and by its text. Left out: what could run its owner's code with the rights of the gate, what truncates, locks a table,
--- runs text as SQL, or calls what may act outside of the transaction.
+-- of its arguments (`row:` before a type with columns), how many of these may be left out; `unsafe_owner`: whose code a call would
+-- run with the rights of the gate, or ''; and whether it may change rows, by what it declares and by its text. Left out: what runs
+-- as its caller and has an untrusted owner, what truncates, locks a table, runs text as SQL, or calls what may act outside of the
+-- transaction.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
        code.body, call.defaults, call.unsafe_owner, p.prokind = 'p' as is_procedure, p.provariadic <> 0 as is_variadic,
        not c.is_for_tenants as is_for_strangers, p.provolatile = 'v' and code.body ~* '\m(insert|update|delete|merge)\M' as writes,

@@ -49,7 +49,7 @@ from (
   where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate') and not r.rolsuper and escape.is_so
 ) found
 -- the gate has by membership what tenants have: theirs is the cause
-order by subject in ('replay_gate'), subject;
+order by subject = 'replay_gate', subject;
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate');

@@ -51,9 +51,9 @@ def owned_tables() -> tuple[str, ...]:
 REMOVAL_ATTEMPTS, REMOVAL_PAUSE_S = 6, 0.05
 """A worker in the middle of a batch writes more rows meanwhile: each pause is longer than the one before."""
 REMOVAL_WAIT_S = 12.0
-"""So long are locks waited for, in however many attempts."""
-HOLDS_NO_LONGER = b"set local lock_timeout = '50ms'"
-"""For every lock but the first. Far below any deadlock_timeout."""
+"""How long a removal waits for locks in all its attempts."""
+WAITS_SHORTLY = b"set local lock_timeout = '50ms'"
+"""For each lock but the first: far below the deadlock_timeout of any server, so no deadlock is ever found."""
 REMOVALS_SETTLED_BY_WAITING = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.ForeignKeyViolation,
@@ -172,7 +172,7 @@ class Tenants:
             for number, (statement, values) in enumerate(steps):
                 self.connection.execute(statement.encode(), values)
                 if number == 0:
-                    self.connection.execute(HOLDS_NO_LONGER)
+                    self.connection.execute(WAITS_SHORTLY)
 
     def sweep(self) -> int:
         """Remove what late deliveries wrote for removed companies; returns those companies. A company row is restored

@@ -11,13 +11,15 @@ from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome
 
 LEAST, ENOUGH = 7, 12
-"""Fewer beside the one that the gate keeps do not do for one drill at a time; so many in all are usual."""
+"""Sessions beside the one that the gate keeps: with fewer not even one drill at a time can run. And those of a whole
+run, with that one.
+"""
 SOON_S, LOOKS = 1.0, 3
 """A pool that others used for a moment is looked at again."""
 FEW = (
     "the pooler at DATABASE_URL lends this login {} sessions at once beside the gate's own; a run needs {} in all."
-    " Raise its pool (pgbouncer: default_pool_size); with fewer, at least {}, set stages: {{drill: {{sessions: N}}}} in"
-    " gate.yaml, too"
+    " Raise its pool (pgbouncer: default_pool_size) to that. Where it has fewer, but at least {}, set"
+    " stages: {{drill: {{sessions: N}}}} in gate.yaml"
 )
 
 
