@@ -173,6 +173,12 @@ def test_other_tenants_hidden(looked: RlsProbe, seen: Observer) -> None:
             " runs code of its owner, in a type of its own, with the gate's rights. Use types of the server, or give"
             " the types to an owner of the contract's tables"
         )
+    if unchanged := looked.told.unchanged:
+        seen.unmet(
+            f"{len(unchanged)} functions that tenants may call could not be asked again once another tenant's rows are"
+            f" gone, for those could not be deleted: {', '.join(unchanged[:5])}. Give the gate's login the right to"
+            " delete drill tenants' rows, or revoke EXECUTE from authenticated"
+        )
     if slow := looked.told.slow:
         seen.unmet(
             f"{len(slow)} functions or views that tenants may call or read did not end within {ALL_S:g} s in all:"

