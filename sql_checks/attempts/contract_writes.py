@@ -11,7 +11,7 @@ from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.sql.database import connect
-from sql_checks.attempts.odd_rows import LONG, ODD, RUN_COLUMNS
+from sql_checks.attempts.odd_rows import AS_THEY_ARE, GONE, LONG, ODD, RUN_COLUMNS, SPELT
 from sql_checks.attempts.row_level_security import SEEDS
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
 
@@ -86,8 +86,12 @@ CHANGES = {
         "status = 'pending', retry_count = retry_count + 1, retry_after = now() + interval '1 hour'",
     ),
     "agent_tasks": ("status = 'running'", "status = 'completed'"),
-    "feature_flags": ("enabled = true, rollout_percentage = 37",),
-    "agent_controls": ("agents_paused = true, pause_reason = 'drill'", "agents_paused = false, pause_reason = null"),
+    "feature_flags": ("enabled = true, rollout_percentage = 37", "enabled = true, rollout_percentage = 0"),
+    "agent_controls": (
+        "agents_paused = true, pause_reason = 'drill'",
+        "agents_paused = true, pause_reason = null",
+        "agents_paused = false, pause_reason = null",
+    ),
     "replay_budgets": (
         "daily_used = daily_limit, monthly_used = daily_limit",
         "daily_limit = 0",
@@ -95,7 +99,7 @@ CHANGES = {
     ),
 }
 """Table -> what service, worker or operators do to its rows; the first of them stays."""
-SWITCHES = ("feature_flags", "agent_controls", "replay_budgets")
+HOLD = ("agent_tasks", "feature_flags", "agent_controls", "replay_budgets")
 """Tables whose rows must hold what the first of these changes says."""
 OLD_TRAIL = """insert into public.audit_logs (action, actor, scope, created_at)
 values ('agents_paused', 'drill', %(id)s, now() - interval '{}')"""
@@ -185,8 +189,11 @@ EVERYBODYS = {
 they are locked for a moment.
 """
 STARTED = f"insert into public.replay_runs {RUN_COLUMNS} values ('drill-ends', %(id)s, 'drill', '', 'started', null)"
-ENDED = """update public.replay_runs set status = 'completed', completed_at = now(), success_count = 0
+ENDED = """update public.replay_runs
+set status = 'completed', completed_at = now(), target_count = 3, success_count = 2, failure_count = 1
 where company_id = %(id)s and idempotency_key = 'drill-ends'"""
+END = """select from public.replay_runs where company_id = %(id)s and idempotency_key = 'drill-ends'
+and (status, target_count, success_count, failure_count) is distinct from ('completed', 3, 2, 1)"""
 NEXT_PERIODS = (
     "day = day + 1, daily_used = daily_limit + 1",
     "month = (month + interval '1 month')::date, monthly_used = monthly_limit + 1",
@@ -279,6 +286,9 @@ def _writes() -> Iterator[Write]:
     for table, odd in ODD.items():
         for row in odd:
             yield Write(Expected.TAKEN, table, f"a row {row}", f"insert into public.{table} {row}")
+    for table, (column, row) in AS_THEY_ARE.items():
+        given = AS_GIVEN.format(f"insert into public.{table} {row}", column)
+        yield Write(Expected.FILLED, table, f"{column} as it was written", given, SPELT)
     for table, row in LONG.items():
         yield Write(Expected.TYPED, table, f"a row {row}", f"insert into public.{table} {row}")
     for table, (column, row) in STATES.items():
@@ -303,7 +313,7 @@ def _writes() -> Iterator[Write]:
         for change in changes:
             statement = f"update public.{table} set {change} where company_id = %(id)s"
             yield Write(Expected.TAKEN, table, change, statement, stays=change is changes[0])
-            if table in SWITCHES and change is changes[0]:
+            if table in HOLD and change is changes[0]:
                 held = change.replace(", ", " and ")
                 look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
                 yield Write(Expected.FILLED, table, f"{held} (after that change)", look)
@@ -318,8 +328,7 @@ def _writes() -> Iterator[Write]:
         for change, then in life:
             statement = f"update public.{table} set {change} where {OLD}"
             yield from _life(table, f"{change}, of an old row", statement, then, rows)
-    yield Write(Expected.TAKEN, "replay_runs", "a run that starts", STARTED, stays=True)
-    yield Write(Expected.TAKEN, "replay_runs", "its end", ENDED)
+    yield from _ends()
     for change in ("enabled = not enabled", "rollout_percentage = rollout_percentage + 1"):
         yield Write(Expected.FILLED, "feature_flags", f"a greater version after {change}", VERSION.format(change))
     for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
@@ -343,6 +352,18 @@ def _writes() -> Iterator[Write]:
         look = f"select from public.{table} where {whose} and ({held}) is not true"
         yield Write(Expected.TAKEN, table, what, statement, stays=True, live=True)
         yield Write(Expected.FILLED, table, f"{held} (after {what})", look, live=True)
+
+
+def _ends() -> Iterator[Write]:
+    """A run's, and of rows that are deleted."""
+    yield Write(Expected.TAKEN, "replay_runs", "a run that starts", STARTED, stays=True)
+    yield Write(Expected.TAKEN, "replay_runs", "its end", ENDED, stays=True)
+    yield Write(Expected.FILLED, "replay_runs", "the end that was written", END)
+    for table, (row, whose) in GONE.items():
+        yield Write(Expected.TAKEN, table, "a row to be deleted", f"insert into public.{table} {row}", stays=True)
+        yield Write(Expected.TAKEN, table, "its deletion", f"delete from public.{table} where {whose}", stays=True)
+        still = f"select from public.{table} where {whose} and not row_security_active('public.{table}')"
+        yield Write(Expected.FILLED, table, "gone when it is deleted (by a login that no policy binds)", still)
 
 
 def _decisions() -> Iterator[Write]:

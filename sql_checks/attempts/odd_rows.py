@@ -40,3 +40,25 @@ LONG = {
     " values ('agents_paused', 'drill', %(id)s, jsonb_build_object('drill', repeat('why ', 500)))",
 }
 """Table -> a row of long texts, which a type may refuse, and no CHECK."""
+SPELT = ("Ä Bc " * 25).rstrip()
+"""A word that a trigger may fold or cut."""
+AS_THEY_ARE = {
+    "dead_letter_queue": (
+        "error_type",
+        "(company_id, event_type, payload, error_type) values (%(id)s, 'drill.rls', '{}', %(value)s)",
+    ),
+    "event_outbox": ("event_type", "(company_id, event_type, payload) values (%(id)s, %(value)s, '{}')"),
+    "events": ("event_type", "(company_id, event_type, payload, path) values (%(id)s, %(value)s, '{}', 'outbox')"),
+}
+"""Table -> a column, and a row with such a word in it."""
+GONE = {
+    "event_outbox": (
+        "(company_id, event_type, payload) values (%(id)s, 'drill.gone', '{}')",
+        "company_id = %(id)s and event_type = 'drill.gone'",
+    ),
+    "edge_rate_limits": (
+        "(key, hits) values ('replay:' || %(id)s || ':192.0.2.9', array[now()])",
+        "key = 'replay:' || %(id)s || ':192.0.2.9'",
+    ),
+}
+"""Table -> a row that is deleted, and how: an item that a stopped run did not attempt, a limit that is reset."""

@@ -89,6 +89,10 @@ when others then raise warning 'tried'; end; return null; end $$"""
 AT_THE_COMMIT = """drop trigger replay_budgets_cap on replay_budgets;
 create constraint trigger cap after update on replay_budgets deferrable initially deferred
 for each row execute function replay_budgets_cap()"""
+GIVES_BACK = """create function gives_back() returns trigger language plpgsql set search_path = '' as $$ begin
+perform pg_notify('changes', tg_op); return {}; end $$;
+create trigger gives_back before {} for each row execute function gives_back()"""
+"""Leaves a change or a deletion out."""
 TAKEN, BUDGET, KEYS = "contract-rows-are-taken", "budget-is-kept", "keys-are-told-apart"
 JUDGES = {
     TAKEN: checks.test_contract_rows_are_taken,
@@ -156,6 +160,13 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (DROPPED, TAKEN),
         ("alter table events add check (event_type = lower(event_type)) not valid", TAKEN),
         (UNPAUSED, TAKEN),
+        ("alter table agent_controls add check (not agents_paused or pause_reason is not null)", TAKEN),
+        (GIVES_BACK.format("new", "delete on edge_rate_limits"), TAKEN),
+        (GIVES_BACK.format("new", "delete on event_outbox"), TAKEN),
+        (GIVES_BACK.format("old", "update on replay_runs"), TAKEN),
+        (GIVES_BACK.format("old", "update on agent_tasks"), TAKEN),
+        (REWRITTEN.format("true", "event_type", "lower(new.event_type)", "event_outbox"), TAKEN),
+        (REWRITTEN.format("true", "error_type", "left(new.error_type, 50)", "dead_letter_queue"), TAKEN),
         (CAUGHT, TAKEN),
         (GUARD.format("old.created_at < now() - interval '30 days'"), TAKEN),
         (GUARD.format("old.created_at < now() - interval '3 years'"), TAKEN),
