@@ -17,22 +17,26 @@ with given as (
   order by r.rolname, split_part(c.text, '=', 1), s.setrole = 0, s.setdatabase = 0
 )
 select format('sessions of %s', rolname) as subject, format('%s is %s', name, value) as detail, null::text as witness
-from given
+from given, (values ('^(of|off|f|fa|fal|fals|false|n|no|0)$')) off(falsy)
 where name = 'session_replication_role' and value <> 'origin'
    or name in ('zero_damaged_pages', 'ignore_checksum_failure', 'ignore_system_indexes', 'lo_compat_privileges')
-      and value not in ('off', 'false', 'no', '0')
-   or name = 'row_security' and value in ('off', 'false', 'no', '0')
+      and value !~ falsy
+   or name = 'row_security' and value ~ falsy
    or name like 'request.jwt.%' and value ~ '[^{}\s]'
    or rolname in ('replay_service', 'replay_worker')
       and (name = 'synchronous_commit' and value in ('off', 'false', 'no', '0')
-        or name = 'default_transaction_read_only' and value in ('on', 'true', 'yes', '1')
+        or name = 'default_transaction_read_only' and value !~ falsy
+        -- a service that comes in as a tenant, or may not take the role, reads and writes nothing
+        or name = 'role' and (value in ('authenticated', 'anon') or value <> 'none' and not exists (
+          select from pg_roles o where lower(o.rolname) = value and pg_has_role(given.rolname, o.oid, 'MEMBER')))
         -- whoever waits for no lock may say so
         or name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'lock_timeout')
            and case when value ~ '^[\d.]+ *(us|ms|s)?$' then replace(value || ' ms', 's ms', 's')::interval end
                between '0.5 ms' and case name when 'lock_timeout' then interval '9 ms' else '99 ms' end)
 union all
 select format('sessions of %s', rolname),
-       case when 0 in (rolconnlimit, datconnlimit) then 'it may have no connection (CONNECTION LIMIT 0)'
+       case when not rolcanlogin then 'it may not log in any more (NOLOGIN)'
+            when 0 in (rolconnlimit, datconnlimit) then 'it may have no connection (CONNECTION LIMIT 0)'
             when not may_connect then format('it may not connect to database %s', datname)
             when rolvaliduntil < now() then format('its password was valid until %s', rolvaliduntil)
             else format('event trigger %s refuses its login', refused_by) end,
@@ -46,8 +50,10 @@ cross join lateral (
     -- in the branch of its user; to log, or to warn, refuses nobody
     and f.prosrc ~* format('\m(session|current)?_?user\s*(=|in\s*\()[^);]*''%s''((?!\m(return|else|elsif|elseif|end\s+if)\M).)*\mraise'
                            || '\s+(?!(debug|log|info|notice|warning)\M)', rolname)) l
-where rolname in ('replay_service', 'replay_worker') and rolcanlogin and not rolsuper
-  and (0 in (rolconnlimit, datconnlimit) or rolvaliduntil < now() or not may_connect or refused_by is not null);
+where rolname in ('replay_service', 'replay_worker') and not rolsuper
+  -- a role without a login may be one that others are members of
+  and (rolcanlogin or exists (select from pg_stat_activity a where a.usesysid = pg_roles.oid and a.datname = current_database()))
+  and (not rolcanlogin or 0 in (rolconnlimit, datconnlimit) or rolvaliduntil < now() or not may_connect or refused_by is not null);
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon');

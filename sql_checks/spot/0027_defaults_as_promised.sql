@@ -13,6 +13,8 @@ with promised(kind, name) as (
          ('due', 'public.replay_budgets.day'), ('due', 'public.replay_budgets.month'),
          ('own', 'public.companies.id'), ('own', 'public.events.id'), ('own', 'public.event_outbox.id'), ('own', 'public.event_outbox.event_id'),
          ('own', 'public.dead_letter_queue.id'), ('own', 'public.dead_letter_queue.event_id'), ('own', 'public.agent_tasks.event_id'),
+         ('own', 'public.event_outbox.aggregate_key'), ('own', 'public.dead_letter_queue.aggregate_key'),
+         ('own', 'public.event_outbox.replay_run_id'),
          ('own', 'public.replay_runs.id'), ('own', 'public.replay_runs.idempotency_key'), ('own', 'public.audit_logs.id'),
          ('own', 'public.events.txid'), ('own', 'public.event_outbox.txid'), ('own', 'public.replay_runs.txid'), ('own', 'public.audit_logs.txid'),
          ('500', 'public.replay_budgets.daily_limit'), ('10000', 'public.replay_budgets.monthly_limit'),

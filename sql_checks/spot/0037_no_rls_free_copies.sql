@@ -15,12 +15,13 @@ where c.relkind in ('m', 'f')
   -- a right on one column is one
   and exists (select from pg_attribute a where a.attrelid = c.oid and (a.attname in ('company_id', 'tenant_id', 'scope', 'payload')
                 -- or an id, of a row for each company that it was made from
-                or a.atttypid = 'uuid'::regtype and exists (
+                or exists (
                   select from contract t
                   join pg_attribute k on k.attrelid = to_regclass(t.name) and k.attname = (parse_ident(t.tenant))[3]
                   join pg_depend d on d.refobjid = k.attrelid and d.refobjsubid = k.attnum and d.classid = 'pg_rewrite'::regclass
                   join pg_rewrite w on w.oid = d.objid and w.ev_class = c.oid
-                  where t.name <> 'public.companies')
+                  where t.name <> 'public.companies' and (a.atttypid = 'uuid'::regtype
+                    or pg_get_viewdef(c.oid) ~ format('\m%s\)*::(text|character varying) AS "?%s\M', k.attname, a.attname)))
                 -- or whatever of a table that elsewhere has the name of one of ours
                 or exists (select from pg_foreign_table t, pg_options_to_table(t.ftoptions) o, contract
                            where t.ftrelid = c.oid and o.option_name in ('table_name', 'table') and contract.tenant is not null

@@ -5,14 +5,14 @@
 -- covers: J26
 with made as materialized (
   (select 'outbox row' as what, id::text as row_id, event_id, company_id, replay_run_id from public.event_outbox
-   where {{not_excluded}} order by id desc {{at_most}})
+   where ({{not_excluded}} or company_id is null) order by id desc {{at_most}})
   union all
   (select 'task', id::text, event_id, company_id, null from public.agent_tasks
-   where created_at > now() - interval '1 day' and event_id is not null and {{not_excluded}}
+   where created_at > now() - interval '1 day' and event_id is not null and ({{not_excluded}} or company_id is null)
    order by created_at desc {{at_most}})
   union all
   (select 'dead letter', id::text, event_id, company_id, null from public.dead_letter_queue
-   where created_at > now() - interval '1 day' and event_id is not null and {{not_excluded}}
+   where created_at > now() - interval '1 day' and event_id is not null and ({{not_excluded}} or company_id is null)
    order by created_at desc {{at_most}})
 ), told as materialized (
   -- looked up one by one: as joins they would be hashed, and the whole tables read. Ids may be unique within a tenant
@@ -36,12 +36,12 @@ with made as materialized (
   from told t
 )
 select format('%s %s', what, row_id) as subject,
-       format('belongs to %s, its event %s to %s, its run to %s', company_id, event_id, coalesce(owner::text, 'nobody known'),
+       format('belongs to %s, its event %s to %s, its run to %s', coalesce(company_id::text, 'nobody'), event_id, coalesce(owner::text, 'nobody known'),
               coalesce(of_run::text, 'nobody')) as detail,
        coalesce(owner, of_run)::text as witness
 from owned
 -- a tenant that was merged into another is gone, and its history may keep its id
-where exists (select from public.companies c where c.id in (owner, of_run) and c.id <> company_id)
+where exists (select from public.companies c where c.id in (owner, of_run) and c.id is distinct from company_id)
 limit 1000;
 
 -- seen:

@@ -4,8 +4,9 @@
 -- severity: page
 -- covers: C10 C11
 with recent as (
-  -- a UUID is the same in capitals and in small letters
-  select case when split_part(key, ':', 2) ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then lower(key) else key end as key, hits
+  -- a UUID is the same in capitals and in small letters, and a client the same from each of its ports
+  select regexp_replace(case when split_part(key, ':', 2) ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then lower(key) else key end,
+                        '(:\d+\.\d+\.\d+\.\d+):\d+$', '\1') as key, hits
   from public.edge_rate_limits
   where key like 'replay:%' and split_part(key, ':', 2) <> all(coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}')::text[])
   order by window_start desc limit 1000

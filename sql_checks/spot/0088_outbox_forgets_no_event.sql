@@ -1,5 +1,5 @@
 -- id: sql/spot/outbox-forgets-no-event
--- claim: Every event of the last day has an outbox row, a task or a dead letter within a minute, where earlier events have their effects.
+-- claim: Every event of the last day has an outbox row that waits or is dead, a task or a dead letter within a minute, where earlier events have their effects.
 -- cost: The customer's request was accepted, and the event is lost.
 -- severity: page
 -- covers: K01 K18
@@ -20,11 +20,12 @@ with emitted as (
   from traced
 )
 select format('event %s', n.id) as subject,
-       format('of %s, by the path %s: no outbox row, no task and no dead letter', n.created_at, n.path) as detail,
+       format('of %s, by the path %s: no outbox row that waits, no task and no dead letter', n.created_at, n.path) as detail,
        n.company_id::text as witness
 from neighbours n
 where not n.has_effect and n.before_it = 3
-  and not exists (select from public.event_outbox o where o.event_id = n.id)
+  -- a row that is processed should have its effect
+  and not exists (select from public.event_outbox o where o.event_id = n.id and o.processed_at is null)
   and not exists (select from public.agent_tasks t where t.event_id = n.id)
   and not exists (select from public.dead_letter_queue d where d.event_id = n.id)
 limit 1000;
