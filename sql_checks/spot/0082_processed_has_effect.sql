@@ -9,9 +9,9 @@ with processed as (
   where processed_at > now() - interval '1 hour' and {{not_excluded}}
   order by processed_at desc {{at_most}}
 ), kept as materialized (
-  -- asked only where an effect is missing
+  -- asked only where an effect is missing. Of effects: what failed may be kept for longer
   select min(created_at) as begun, min(updated_at) as done
-  from (select created_at, updated_at from public.agent_tasks where event_id is not null order by id limit 1000) oldest
+  from (select created_at, updated_at from public.agent_tasks where event_id is not null and status = 'completed' order by id limit 1000) oldest
 )
 select format('outbox row %s', p.id) as subject,
        format('processed %s, but event %s has no completed agent task', p.processed_at, p.event_id) as detail,
