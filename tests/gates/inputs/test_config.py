@@ -81,6 +81,7 @@ WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 20
         ('version: "\\UFFFFFFFF"\n', "1:1", "it cannot be read"),
         ("version: 1\nflag: \x07\n", "2:7", "a character that YAML does not allow"),
         (f"version: 1\n{WAIVER}".replace("2026-02-01", "2026-01-01"), "3:3", "expired on 2026-01-01"),
+        (f"version: 1\n{WAIVER}{WAIVER.partition(chr(10))[2]}", "4:3", "a second waiver of sql/spot/x"),
         (f"version: 1\n{WAIVER}".replace("2026-02-01", "2026-02-30"), "3:59", "YYYY-MM-DD"),
         (f"version: 1\n{WAIVER}".replace("owner: ann", "owner: 12"), "3:45", "Put it in quotes"),
         (f"version: 1\n{WAIVER}".replace("sql/spot/x", "preflight/release"), "3:3", "may be waived"),
