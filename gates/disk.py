@@ -52,18 +52,11 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 
 def decoded(raw: bytes, path: Path) -> str:
-    """UTF-8 text with newlines as line ends. Raise OSError for bytes that are not UTF-8, and for a carriage return
-    alone: readers of YAML, SQL and dotenv end a line and a comment there, and editors do not show it.
-    """
+    """UTF-8 text with newlines as line ends; a carriage return alone stays. Raise OSError for other bytes."""
     try:
-        text = raw.decode("utf-8").replace("\r\n", "\n")
+        return raw.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise OSError(errno.EILSEQ, f"it is no UTF-8 from byte {error.start} on", str(path)) from None
-    before, alone, _ = text.partition("\r")
-    if alone:
-        said = f"line {before.count(chr(10)) + 1} has a carriage return without a line feed"
-        raise OSError(errno.EILSEQ, said, str(path))
-    return text
 
 
 def is_endless(path: str) -> bool:

@@ -174,6 +174,7 @@ def _without_numbers(text: str, hide: Mapping[str, str]) -> str:
         if clean == said:
             return run[0]
         name = next(name for _, name in octets if name in clean)
+        clean = clean.replace(name, "\0")  # a secret may end as its name does
         first = _alike(said, clean)
         last = max(first, len(said) - 1 - _alike(said[::-1], clean[::-1]))
         return f"{run[0][: found[first].start()]}{name}{run[0][found[last].end() :]}"

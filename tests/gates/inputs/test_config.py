@@ -66,6 +66,7 @@ WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 20
         ("version: 1\n---\nversion: 1\n", "2:1", "another document"),
         ("version: 1\n# see\u2028waivers: []\n", "2:6", "editors do not show"),
         ("version: 1\n# see\x85waivers: []\n", "2:6", "editors do not show"),
+        ("version: 1\n# see\rwaivers: []\n", "2:6", "editors do not show"),
         ("version: 1\nstate: a\u202eb\n", "2:9", "editors do not show"),
         ("- 1\n", "1:1", "a mapping"),
         ("", "1:1", "the file is empty"),
