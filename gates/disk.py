@@ -47,12 +47,16 @@ def bounded(file: int, path: Path, most: int = MOST_BYTES) -> None:
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """`read` as UTF-8 text with newlines as line ends. Raise OSError, also for bytes that are not UTF-8."""
+    """`read` as `decoded` text."""
+    return decoded(read(path, most), path)
+
+
+def decoded(raw: bytes, path: Path) -> str:
+    """UTF-8 text with newlines as line ends; a carriage return alone stays. Raise OSError for other bytes."""
     try:
-        text = read(path, most).decode("utf-8")
+        return raw.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise OSError(errno.EILSEQ, f"it is no UTF-8 from byte {error.start} on", str(path)) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_endless(path: str) -> bool:

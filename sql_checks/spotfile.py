@@ -22,6 +22,7 @@ from gates.contract.fragments import LIMIT, FragmentError, expand
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
 from gates.inputs.shapes import nearest
+from gates.inputs.strict_yaml import unseen
 
 SPOT = Path(__file__).parent / "spot"
 REQUIRED = ("id", "claim", "cost", "severity")
@@ -53,6 +54,8 @@ class SpotCheck:
 def read_spot(path: Path) -> SpotCheck:
     """Read one file. Raise SpotFileError with `file:line` for anything that the module's docstring does not allow."""
     text = disk.read_text(path)
+    if wrong := unseen(text, str(path)):
+        raise SpotFileError(str(wrong))
     header, body_line = _header(path, text)
     name = FILE_NAME.match(path.name)
     if name is None:

@@ -129,8 +129,9 @@ CODE = OneOf(WORD, listing=ListOf(Scalar(), 2))
 """A real code, or [real code, status]."""
 ROLES = (*contract().roles, "replay_gate", "replay_owner")
 NOT_SENT = (
-    r"DATABASE_URL|PG\w+|(TRANSBOT_HMAC|REPLAY_JWT)_SECRET|SLACK_WEBHOOK_URL|(GATE|GITHUB|GITLAB|ACTIONS|CI|SYSTEM|AWS|AZURE"
-    r"|GOOGLE|OTEL)_\w+"
+    r"(DATABASE|BASE|BASELINE)_URL|PG\w+|(TRANSBOT_HMAC|REPLAY_JWT)_SECRET|ADMIN_JWT|KUBECONFIG"
+    r"|(GATE|GITHUB|GH|GITLAB|ACTIONS|RUNNER|CI|CIRCLE|BITBUCKET|BUILDKITE|JENKINS|SYSTEM|AWS|AZURE|ARM|GOOGLE|GCP|OTEL"
+    r"|SLACK|VAULT|DOCKER|NPM|SSH|TF)_\w+"
 )
 """Variables whose contents must not be sent to a target: the policy may come from a pull request."""
 HTTP = Fields(
@@ -229,9 +230,11 @@ NAMES = Fields(
 
 
 def names_of_text(text: str, file: str) -> Names:
-    """Read only a policy's names. Raise NamesError if they are wrong, NamesUnread if unreadable text may have some."""
+    """Read only a policy's names. Raise NamesError if they are wrong, NamesUnread if unreadable text may have some. A
+    carriage return alone, which makes the policy wrong, keeps no rollback from its names.
+    """
     try:
-        return names_in(read(text, file))
+        return names_in(read(text.replace("\r", "\n"), file))
     except NamesError:
         raise
     except Exception as error:  # noqa: BLE001  -- whoever reads the rest of the file reports it

@@ -319,6 +319,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
 
 def _waivers_wrong(root: YamlNode, values: Mapping[str, Any], today: dt.date) -> Iterator[ConfigError]:
     unwaivable = (*UNWAIVABLE, *values.get("unwaivable", ()))
+    waived = set[str]()
     for node, waiver in zip(_items(root, "waivers"), values.get("waivers", ()), strict=True):
         if waiver["expires"] < today:
             yield node.place.error(
@@ -329,6 +330,9 @@ def _waivers_wrong(root: YamlNode, values: Mapping[str, Any], today: dt.date) ->
         if by := [p for p in unwaivable if matches(waiver["check"], (p,))]:
             never = f"checks that may be waived, and {by[0]} may not"
             yield node.place.error(f"a waiver of {waiver['check']}", never, "Remove the waiver")
+        if waiver["check"] in waived:
+            yield node.place.error(f"a second waiver of {waiver['check']}", "one of each check", "Remove one")
+        waived.add(waiver["check"])
 
 
 def _ticks_wrong(root: YamlNode, values: Mapping[str, Any], today: dt.date) -> Iterator[ConfigError]:

@@ -1,8 +1,8 @@
 """Keeps secrets out of everything that is written: evidence, reports, logs, attachments, the terminal.
 
 A secret of the target is replaced by the name of its variable, in every spelling: raw, JSON, URL, HTML, also mixed,
-base64 at every alignment, hex. Any other token loses its signature, because a token that a drill minted is a credential
-as long as it lives. Any other connection string loses its password, any other URL its login. Linear in the
+base64 at every alignment, bytes as numbers. Any other token loses its signature, because a token that a drill minted is
+a credential as long as it lives. Any other connection string loses its password, any other URL its login. Linear in the
 text. Pure, but for `scrub`, which rewrites files.
 
 Free text alone is changed. A password may be any word, also one that ids, members and outcomes are made of: what holds
@@ -56,6 +56,11 @@ _ORDINARY = re.compile(rf"(?=.{{1,15}}$)(?:{_WORD}(?:[ ._/:-]{_WORD}){{0,4}}[ ._
 _STRUCTURE = {"check", "outcome", "severity", "round", "blocked_by", "started_at", "unit", "release", "run", "decision"}
 """Members whose values are not free text."""
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}(?:Z|[+-]\d\d:\d\d)")
+_MARK = "(?:%2[0C]|%3A|[^0-9A-Za-z%])"
+_PAIR, _NUMBER = "[0-9A-Fa-f]{2}", "[0-9]{1,3}+"
+_PAIRS = re.compile(f"{_PAIR}(?:{_MARK}{{0,8}}+(?:0?[xX]|[uU][+{{]?)?+{_PAIR}){{5,}}+")
+_LISTED = re.compile(f"{_NUMBER}(?:{_MARK}{{1,12}}+{_NUMBER}){{5,}}+")
+"""How programs print bytes: in pairs of hexadecimal digits, or as decimal numbers, with any marks between them."""
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 
 
@@ -150,7 +155,31 @@ def without_secrets(text: str, hide: Mapping[str, str]) -> str:
     for secret, name in hide.items():  # after all complete ones: two secrets may begin alike
         for form in _begun(secret):
             text = _without_beginning(text, form, f"${name}")
-    return _without_fragments(text, _blocks(tuple(hide.items())))
+    text = _without_fragments(text, _blocks(tuple(hide.items())))
+    return _without_numbers(text, hide)
+
+
+def _without_numbers(text: str, hide: Mapping[str, str]) -> str:
+    """The text without numbers that are the bytes of a secret, in UTF-8, or with a NUL at each, as in UTF-16."""
+    octets = [(s.encode("utf-8", "surrogateescape").decode("latin-1"), f"${name}") for s, name in hide.items()]
+    blocks = _blocks(tuple(hide.items()))
+
+    def instead(run: re.Match[str]) -> str:
+        number, base = (_PAIR, 16) if run.re is _PAIRS else (_NUMBER, 10)
+        found = [one for one in re.finditer(number, run[0]) if 0 < int(one[0], base) < 256]
+        said = clean = bytes(int(one[0], base) for one in found).decode("latin-1")
+        for secret, name in octets:
+            clean = clean.replace(secret, name)
+        clean = _without_fragments(clean, blocks)
+        if clean == said:
+            return run[0]
+        name = next(name for _, name in octets if name in clean)
+        clean = clean.replace(name, "\0")  # a secret may end as its name does
+        first = _alike(said, clean)
+        last = max(first, len(said) - 1 - _alike(said[::-1], clean[::-1]))
+        return f"{run[0][: found[first].start()]}{name}{run[0][found[last].end() :]}"
+
+    return _LISTED.sub(instead, _PAIRS.sub(instead, text))
 
 
 def _without_beginning(text: str, form: str, instead: str) -> str:
@@ -287,11 +316,10 @@ def hide_where_cut(hide: Mapping[str, str]) -> None:
 
 @lru_cache(maxsize=128)
 def _spellings(secret: str) -> tuple[str, ...]:
-    """Texts that contain the whole secret in base64, hex, or numbers, as a buffer of bytes is printed."""
+    """Texts that contain the whole secret in base64, once or twice, or in hex."""
     raw = secret.encode("utf-8", "surrogateescape")
-    listed = [mark.join(map(str, raw)) for mark in (",", ", ")]
-    pairs = [raw.hex(), raw.hex(" "), raw.hex(":")]
-    forms = {*_base64(raw), *listed, *pairs, *map(str.upper, pairs)}
+    forms = {*_base64(raw), raw.hex(), raw.hex().upper()}
+    forms |= {twice for once in _base64(raw) for twice in _base64(once.encode())}
     spelled = {change(form) for form in forms for change in _CHANGES}
     return tuple(sorted(spelled, key=len, reverse=True))
 

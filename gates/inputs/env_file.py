@@ -10,6 +10,7 @@ from dotenv.parser import parse_stream
 
 from gates import disk
 from gates.errors import ConfigError, of_file
+from gates.inputs.strict_yaml import unseen
 
 MOST_BYTES = 1_000_000
 
@@ -22,10 +23,11 @@ def read(path: Path, warn: Callable[[str], None]) -> dict[str, str]:
         with disk.regular(path) as file:  # mode and text come from the same open file, even if it is replaced
             mode = os.fstat(file.fileno()).st_mode
             disk.bounded(file.fileno(), path, MOST_BYTES)
-            text = file.read(MOST_BYTES).decode().replace("\r\n", "\n").replace("\r", "\n")
-    except (OSError, UnicodeDecodeError) as error:
-        said = of_file(error) if isinstance(error, OSError) else error
-        raise ConfigError(f"{path}:1:1: {said}; allowed: a readable text file. Correct --env-file") from None
+            text = disk.decoded(file.read(MOST_BYTES), path)
+    except OSError as error:
+        raise ConfigError(f"{path}:1:1: {of_file(error)}; allowed: a readable text file. Correct --env-file") from None
+    if wrong := unseen(text, str(path)):
+        raise wrong
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
             f"{path}:1:1: others may write it ({stat.filemode(mode)}), and so choose the target; allowed: its owner"

@@ -22,8 +22,8 @@ MOST_DEPTH = 32
 MOST_DIGITS = 40
 MOST_VALUES = 20_000
 """The most nodes: each takes time, and a rollback waits for them. A rule and a waiver for every check are fewer."""
-_UNSEEN = re.compile(r"[\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Ends of a line, and of its direction, that YAML obeys and readers do not see: a comment may then hold a waiver."""
+_UNSEEN = re.compile(r"[\r\v\f\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Ends of a line, and of its direction, that parsers obey and readers do not see: a comment may hide a waiver."""
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 """A character that no file name, variable or UTF-8 file can hold."""
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
@@ -74,12 +74,19 @@ class YamlNode:
         return [item.as_value() for item in self.value] if isinstance(self.value, list) else self.value
 
 
+def unseen(text: str, file: str) -> ConfigError | None:
+    """The error for the first end of a line, or of its direction, that editors do not show; None without one."""
+    if found := _UNSEEN.search(text):
+        before = text[: found.start()].split("\n")
+        observed = f"{found.group()!a}, which editors do not show"
+        return Place(file, len(before), len(before[-1]) + 1).error(observed, "line feeds", "Remove it")
+    return None
+
+
 def read(text: str, file: str) -> YamlNode:
     """The document as nodes. Raise ConfigError with file, line and column for anything that is not strict YAML."""
-    if unseen := _UNSEEN.search(text):
-        before = text[: unseen.start()].split("\n")
-        observed = f"{unseen.group()!a}, which editors do not show"
-        raise Place(file, len(before), len(before[-1]) + 1).error(observed, "line feeds", "Remove it")
+    if wrong := unseen(text, file):
+        raise wrong
     try:
         root = _Strict(text).get_single_node()
         found = None if root is None else _node(root, file)

@@ -46,6 +46,7 @@ def test_a_header_line_may_go_on(tmp_path: Path) -> None:
         ("select 'a'", "delete from x returning 'a'", "is no query"),
         ("select 'a' as subject", "with x as (delete from y returning 1) select 'a' as subject", "only reads"),
         ("-- severity: page", "-- severity: page\n-- minimum: 0", "at least 1"),
+        ("select 'a'", "-- those of all\u2028 tenants\nselect 'a'", "editors do not show"),
         ("select 1 as seen", "select {{nothing}} as seen", "no fragment nothing.sql"),
     ],
 )

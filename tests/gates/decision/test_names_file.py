@@ -57,7 +57,14 @@ names:
         ("  http: {headers: {X-Foo: y}}", "3:20", "X-Transbot-Signature"),
         *(
             (f"  http: {{extra_headers: {{X-A: ${name}}}}}", "3:31", "no secret of the gate")
-            for name in ("DATABASE_URL", "PGPASSWORD", "GATE_SIGNING_KEY", "GITHUB_TOKEN", "TRANSBOT_HMAC_SECRET")
+            for name in (
+                "DATABASE_URL",
+                "PGPASSWORD",
+                "GATE_SIGNING_KEY",
+                "GITHUB_TOKEN",
+                "BASELINE_URL",
+                "VAULT_TOKEN",
+            )
         ),
         ("  roles: {admin: x}", "3:11", "authenticated"),
         ("  http: {success: {/events: 404}}", "3:29", "200 to 299"),

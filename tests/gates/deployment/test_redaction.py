@@ -63,7 +63,12 @@ def spellings(secret: str) -> dict[str, str]:
         "bytea": f"\\x{raw.hex()}",
         "hex pairs": raw.hex(":"),
         "HEX PAIRS": raw.hex(" ").upper(),
+        "pairs of bytes": raw.hex(" ", 2),
         "a list of bytes": str(list(raw)),
+        "a list of hex numbers": ", ".join(f"0x{b:02x}" for b in raw),
+        "a list of bytes in Go": str(list(raw)).replace(",", ""),
+        "a list of bytes, one a line": json.dumps(list(raw), indent=1),
+        "base64 twice": base64.b64encode(base64.b64encode(raw)).decode(),
         "a buffer of Node.js": json.dumps({"type": "Buffer", "data": list(raw)}, separators=(",", ":")),
     }
     for before in range(3):

@@ -139,6 +139,7 @@ def test_variables_come_from_a_file_and_the_environment_wins(tmp_path: Path) -> 
         ("A=1\nno assignment\n", 0o600, "2:1: no assignment"),
         ("A=1\nB\n", 0o600, "2:1: no assignment"),
         ("A=1\nA=2\n", 0o600, "2:1: A a second time"),
+        ("A=1\n# see\rB=2\n", 0o600, "2:6: '\\r', which editors do not show"),
         ("A=1\n", 0o622, "others may write it"),
         ("A='1\n", 0o600, "1:1: no assignment"),
         ("A=1\nB='a\0b'\n", 0o600, "2:1: no variable can hold it"),
@@ -149,7 +150,7 @@ def test_variables_come_from_a_file_and_the_environment_wins(tmp_path: Path) -> 
 def test_a_wrong_file_of_variables_is_refused_at_its_place(text: str, mode: int, told: str, tmp_path: Path) -> None:
     """The error names the file and what is wrong, for a wrong line with its place."""
     file = tmp_path / "vars"
-    file.write_text(text)
+    file.write_text(text, newline="")
     file.chmod(mode)
     with pytest.raises(ConfigError) as raised:
         env_file.read(file, lambda _text: None)
