@@ -134,6 +134,19 @@ def odd_names_are_server_errors(raw: bytes) -> EventRequest:
     return read_event(raw)
 
 
+@service(
+    "An event with NaN is a server error: its reader takes what the database refuses.",
+    lambda p: _status(p, '"payload":{"a":NaN}') == 500,
+    REFUSED,
+    names=("500",),
+)
+@instead_of("read_event")
+def what_is_no_number_is_a_server_error(raw: bytes) -> EventRequest:
+    if b":NaN" in raw or b"[NaN" in raw:
+        raise ValueError("the database refuses the text")
+    return read_event(raw)
+
+
 def _status(probe: Probe, members: str) -> int:
     with probe.tenant() as company:
         body = f'{{"company_id":"{company}","event_type":"witness.done",{members}}}'
