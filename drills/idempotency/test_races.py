@@ -171,8 +171,8 @@ def _counted(scene: Scene, company: str) -> int | None:
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
     """While a request runs, another with its key is refused at once with 409 `in_progress`, and nothing happens twice.
-    It counts against the rate limit. Other tenants' requests with that key, other keys of the tenant and dry runs
-    neither wait nor are refused.
+    It counts against the rate limit, and is a duplicate when it comes again after the first. Other tenants' requests
+    with that key, other keys of the tenant and dry runs neither wait nor are refused.
 
     Retries pile up behind a slow request and take every connection of the service.
     """
@@ -209,6 +209,8 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
             lambda: any(says(r, "in_progress") for r in scene.audit(tenant, REFUSED)), within_s=PATIENCE_S
         )
         assert told, "the refusal in_progress left no audit row"
+    scene.reset_limit(tenant)
+    scene.expect(again.labelled("the same key, after the first has ended"), 200)
     _one_effect(scene, tenant, key, 2)
 
 

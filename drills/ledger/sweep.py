@@ -134,6 +134,16 @@ class SweptTenant:
         passed = answer.status < 300 or answer.code in later
         (self.swept.admitted if passed else self.swept.odd).append(f"{said} where {code} was due")
 
+    def apart(self, code: str, free: "SweptTenant") -> None:
+        """Ask at the same time for this tenant and for one that nothing refuses: each has its own answer."""
+        fields = {**NOTHING, "dry_run": True}
+        asked = [(one, fields) for _ in range(min(AT_ONCE, admitted())) for one in (self, free)]
+        for (one, _), answer in zip(asked, _sent(asked), strict=True):
+            if one is self:
+                self._judge(code, fields, answer)
+            elif answer.code == code:
+                self.swept.late.append(f"{fields} was answered {answer.status} {code} beside another tenant's call")
+
     def open(self, code: str, sign: Sign | None = None) -> None:
         """The reason for this code is gone: a replay and a dry run are not refused with it any more."""
         for fields in ({**NOTHING, "dry_run": True}, NOTHING):
@@ -272,15 +282,19 @@ def _refused_by_who_asks(made: SweptTenant) -> None:
 def _refused_by_the_state(made: SweptTenant) -> None:
     """A spent budget, then a pause as well, then a flag as well: the earliest step refuses."""
     limit, company = made.limit, made.company
+    free = replace(made, company=limit.company("ledger"))
     if limit.claims("budgets"):
         limit.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
+        made.apart("budget_exhausted", free)
         made.refused("budget_exhausted", new_key(), pairs=False)
     if limit.claims("pause"):
         limit.pause(company)
+        made.apart("agents_paused", free)
         made.refused("agents_paused", new_key(), pairs=False)
     if limit.claims("flags"):
         for flag in (REPLAY_FLAG, OUTBOX_FLAG):
             limit.set_flag(company, flag, enabled=False)
+            made.apart("feature_disabled", free)
             made.refused("feature_disabled", new_key(), pairs=False)
             limit.set_flag(company, flag, enabled=True)
             made.open("feature_disabled")
