@@ -19,7 +19,7 @@ from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest
 
-_ASKING = list[asyncio.Task[bool]]()
+_ASKING = list[asyncio.Future[bool]]()
 
 
 @service(
@@ -31,7 +31,7 @@ _ASKING = list[asyncio.Task[bool]]()
 @around("is_paused")
 async def one_asks_for_all(release: Parts, conn: Connection, company_id: str) -> bool:
     if not _ASKING:
-        _ASKING.append(asyncio.create_task(release.is_paused(conn, company_id)))
+        _ASKING.append(asyncio.ensure_future(release.is_paused(conn, company_id)))
         _ASKING[0].add_done_callback(lambda _: _ASKING.clear())
     return await asyncio.shield(_ASKING[0])
 
