@@ -204,7 +204,9 @@ def _by_turns(limit: Limit, company: str) -> Iterator[Sign]:
     """Each way to sign that is accepted, one place further in each round: each meets each kind of request."""
     plain: Sign = lambda fields: limit.signer.post(REPLAY, encode_body(fields), "a replay")  # noqa: E731
     fields = replay_fields(company, **limit.known(**NOTHING, dry_run=True))
-    others = [*_signed(limit, company), *filter(None, [_token_of(limit, company)])] if limit.claims("dry-run") else []
+    if not limit.claims("dry-run"):
+        return cycle([plain])
+    others = [*_signed(limit, company), *filter(None, [_token_of(limit, company)])]
     answers = limit.http.burst([sign(fields) for sign in others])
     taken = [s for s, a in zip(others, answers, strict=True) if isinstance(a, Answer) and a.status == 200]
     signs = [plain, *taken]
