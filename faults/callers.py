@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+import uuid
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from replay_service.exchange import Caller
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
-from replay_service.validation import EventRequest
+from replay_service.validation import EventRequest, ReplayRequest
 
 EVERY = ("drill/tokens/rules-hold-for-every-caller",)
 CALLER: ContextVar[Caller | None] = ContextVar("CALLER", default=None)
@@ -73,6 +74,113 @@ async def who_has_both_is_not_paused(release: Parts, conn: Connection, company: 
 async def who_has_both_is_not_switched_off(release: Parts, conn: Connection, company: str) -> ReplayFlags:
     flags = await release.read_flags(conn, company)
     return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if _has_both() else flags
+
+
+FORCED: ContextVar[bool] = ContextVar("FORCED", default=False)
+"""Whether what this task was asked for is forced, by a token."""
+ASKED = ("drill/ledger/refused-however-asked",)
+
+
+def _forcing(settings: Settings) -> Parts:
+    """The release's service, which stores in FORCED what its parts are to know."""
+    release = _knowing(settings)
+
+    def heard(raw: bytes) -> ReplayRequest:
+        request, caller = release.read_replay(raw), CALLER.get()
+        FORCED.set(request.force and caller is not None and caller.claims is not None)
+        return request
+
+    return dataclasses.replace(release, read_replay=heard)
+
+
+@service(
+    "A pause does not stop a forced replay that has a token.",
+    lambda p: _forced_by_token(p, "paused") == 200,
+    (*ASKED, *EVERY),
+    names=("agents_paused",),
+)
+@around("is_paused", of=_forcing)
+async def who_forces_by_token_is_not_paused(release: Parts, conn: Connection, company: str) -> bool:
+    return not FORCED.get() and await release.is_paused(conn, company)
+
+
+@service(
+    "A spent budget does not stop a forced replay that has a token.",
+    lambda p: _forced_by_token(p, "poor") == 200,
+    ASKED,
+    names=("budget_exhausted",),
+)
+@around("reserve_budget", of=_forcing)
+async def who_forces_by_token_has_a_budget(release: Parts, conn: Connection, company: str) -> int:
+    left = await release.reserve_budget(conn, company)
+    return max(left, 1) if FORCED.get() else left
+
+
+@service(
+    "A forced replay that has a token costs no budget.",
+    lambda p: _forced_by_token(p, "charged") == 0,
+    ("drill/ledger/charged-however-asked",),
+    names=("charged",),
+)
+@around("charge", of=_forcing)
+async def who_forces_by_token_pays_nothing(release: Parts, conn: Connection, company: str, items: int) -> None:
+    if not FORCED.get():
+        await release.charge(conn, company, items)
+
+
+def _forced_by_token(probe: Probe, state: str) -> Any:
+    """The status of a forced replay with a token; of one that is `charged`, what it cost."""
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        if state == "paused":
+            probe.pause(company)
+        limit = 0 if state == "poor" else 9
+        probe.rows("INSERT INTO replay_budgets (company_id, daily_limit) VALUES (%s, %s)", company, limit)
+        asked = {"company_id": company, "force": True, **({} if limit else {"error_type": "none"})}
+        status = probe.send(json.dumps(asked).encode(), probe.as_token(probe.token({}))).status_code
+        used = "SELECT daily_used FROM replay_budgets WHERE company_id = %s"
+        return probe.value(used, company) if state == "charged" else status
+
+
+@service(
+    "The event_id of an event that is sent with a token does not make it idempotent: sent again it happens twice.",
+    lambda p: _events_of_a_token(p, "count(*)") == 2,
+    ("drill/tokens/events-of-the-named-company",),
+    names=("sent again",),
+)
+@around("emit", of=_knowing)
+async def ids_of_tokens_are_ignored(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    told = await release.emit(conn, request, event_id)
+    if told[1] and (caller := CALLER.get()) is not None and caller.claims is not None:
+        return await release.emit(conn, request, release.new_id())
+    return told
+
+
+@service(
+    "The key of an event that is sent with a token is dropped: its order is lost.",
+    lambda p: _events_of_a_token(p, "count(aggregate_key)") == 0,
+    ("drill/ledger/events-as-sent",),
+    names=("aggregate_key",),
+)
+@around("emit", of=_knowing)
+async def keys_of_tokens_are_dropped(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    if (caller := CALLER.get()) is not None and caller.claims is not None:
+        request = dataclasses.replace(request, aggregate_key=None)
+    return await release.emit(conn, request, event_id)
+
+
+def _events_of_a_token(probe: Probe, what: str) -> Any:
+    """Of the rows of an event that a token sent twice."""
+    with probe.tenant() as company:
+        sent = {"company_id": company, "event_type": "witness.done", "aggregate_key": "k", "payload": {"n": 1}}
+        body = json.dumps({**sent, "event_id": str(uuid.uuid4())}).encode()
+        for _ in range(2):
+            probe.send(body, probe.as_token(probe.token({})), "/events")
+        return probe.value(f"SELECT {what} FROM events WHERE company_id = %s", company)
 
 
 def _replayed(probe: Probe, company: str, *, timed: bool = False) -> int:

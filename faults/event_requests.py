@@ -13,11 +13,11 @@ from typing import Any
 
 import psycopg
 
-from faults.altered import altered, instead_of
+from faults.altered import altered, around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.audit import RefusalLog
-from replay_service.authentication import authenticate
+from replay_service.authentication import authenticate, forbidden
 from replay_service.composition import build_parts
 from replay_service.database import Connection, Database, fetch_value
 from replay_service.events import accept_event, emit
@@ -130,6 +130,19 @@ def repeated_names_are_overlooked(raw: bytes) -> EventRequest:
 @instead_of("read_event")
 def odd_names_are_server_errors(raw: bytes) -> EventRequest:
     if re.search(rb'"\\ud8..":', raw):
+        raise ValueError("the database refuses the text")
+    return read_event(raw)
+
+
+@service(
+    "An event with NaN is a server error: its reader takes what the database refuses.",
+    lambda p: _status(p, '"payload":{"a":NaN}') == 500,
+    REFUSED,
+    names=("500",),
+)
+@instead_of("read_event")
+def what_is_no_number_is_a_server_error(raw: bytes) -> EventRequest:
+    if b":NaN" in raw or b"[NaN" in raw:
         raise ValueError("the database refuses the text")
     return read_event(raw)
 
@@ -294,6 +307,19 @@ def locked(probe: Probe) -> Iterator[None]:
 
 
 @service(
+    "The rights of an event's sender are looked at before its body is validated.",
+    lambda p: _sends(p, "viewer", event_type=7) == 403,
+    ("drill/tokens/validation-before-role",),
+    names=("403",),
+)
+@around("accept_event")
+async def rights_come_before_validation(release: Parts, parts: Parts, call: Call) -> Reply:
+    if not (await parts.authenticate(parts, call.headers, call.body)).has_role:
+        raise forbidden()
+    return await release.accept_event(parts, call)
+
+
+@service(
     "Any token of a tenant may send its events, whatever its role.",
     lambda p: _sends(p, "viewer") == 202,
     ("drill/tokens/foreign-event-refused",),
@@ -312,9 +338,9 @@ def any_role_sends_events(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), accept_event=accept)
 
 
-def _sends(probe: Probe, role: str) -> int:
+def _sends(probe: Probe, role: str, event_type: Any = "witness.done") -> int:
     with probe.tenant() as company:
-        body = json.dumps({"company_id": company, "event_type": "witness.done", "payload": {}}).encode()
+        body = json.dumps({"company_id": company, "event_type": event_type, "payload": {}}).encode()
         headers = probe.as_token(probe.token({"role": role, "company_id": company}))
         return probe.send(body, headers, "/events").status_code
 

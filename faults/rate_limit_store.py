@@ -3,19 +3,22 @@
 import asyncio
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 
-from faults.altered import altered, instead_of
+from faults.altered import altered, around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.audit import RefusalLog
 from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.rate_limit import ALLOWED, admit
 from replay_service.settings import Settings
+from replay_service.validation import ReplayRequest
 
 LIMIT = "drill/rate-limit"
 
@@ -130,3 +133,29 @@ def _is_whole(probe: Probe) -> bool:
     with probe.tenant() as company:
         probe.replay(company, dry_run=True)
         return bool(probe.value(asked, company))
+
+
+@service(
+    "A call that is refused as in progress does not count: a client may ask for a running key without limit.",
+    lambda p: _counts_in_progress(p) == 0,
+    ("drill/idempotency/in-progress",),
+    names=("count",),
+)
+@around("begin_run")
+async def calls_in_progress_are_free(release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
+    try:
+        return await release.begin_run(conn, request, started)
+    except Refusal as refusal:
+        if refusal.code == "in_progress":
+            forget = b"UPDATE edge_rate_limits SET hits = hits[2:] WHERE starts_with(key, 'replay:' || %s)"
+            async with release.database.connection() as other:
+                await other.execute(forget, (request.company_id,))
+        raise
+
+
+def _counts_in_progress(probe: Probe) -> int:
+    hits = "SELECT sum(cardinality(hits)) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s)"
+    with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
+        other.execute("INSERT INTO replay_runs (idempotency_key, company_id) VALUES ('w', %s)", (company,))
+        probe.replay(company, idempotency_key="w")
+        return int(probe.value(hits, company))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from psycopg.types.json import Jsonb
 
-from faults.altered import altered_worker, instead_of
+from faults.altered import altered_worker, around, instead_of
 from faults.authentication import answers, dry_body, is_let_in
 from faults.catalogue import service, worker
 from faults.outbox import BOTH, is_done, put
@@ -361,3 +361,34 @@ def _is_poor_for_a_while(probe: Probe) -> bool:
         probe.replay(company)
         probe.rows("UPDATE replay_budgets SET daily_limit = 5 WHERE company_id = %s", company)
         return probe.replay(company).status_code == 429
+
+
+_SPENT = set[bytes]()
+
+
+@service(
+    "A v2 signature is used up by a request that was refused: sent again after the pause it is called in progress.",
+    lambda p: _is_used_up(p),
+    ("drill/idempotency/v2-resend-is-duplicate",),
+    names=("409",),
+)
+@around("replay")
+async def refused_signatures_are_used_up(release: Parts, parts: Parts, call: Call) -> Reply:
+    sent = b"".join(value for value in header_values(call.headers, SIGNATURE_HEADER) if value.startswith(b"t="))
+    if sent in _SPENT:
+        raise Refusal("in_progress", "This signature was seen before.")
+    try:
+        return await release.replay(parts, call)
+    except Refusal:
+        _SPENT.update({sent} - {b""})
+        raise
+
+
+def _is_used_up(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "max": 1}).encode()
+        signed = {"X-Transbot-Signature": probe.sign_v2(body, int(time.time()))}
+        probe.pause(company)
+        probe.send(body, signed)
+        probe.rows("DELETE FROM agent_controls WHERE company_id = %s", company)
+        return probe.send(body, signed).status_code == 409

@@ -188,7 +188,8 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
 @drill("drill/idempotency/v2-resend-is-duplicate", covers=("A19",))
 def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     """A captured v2 request without a key, sent again byte for byte, is a duplicate: its key is `sig-` and its MAC. A
-    key added in its query or in a header, which no signature covers, gives it no second effect.
+    key added in its query or in a header, which no signature covers, gives it no second effect. One that a pause
+    refused is carried out when it is sent again after the pause.
 
     An attacker who captures one request can repeat its effect for five minutes.
     """
@@ -203,6 +204,16 @@ def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     for other in said_beside(request, idempotency_key=new_key()):
         scene.http.send(other)
         assert scene.replayed(tenant) == 2, f"{other.label}, sent again: {scene.replayed(tenant)} rows; allowed: 2"
+    if scene.claims("pause"):
+        scene.reset_limit(tenant)
+        body = encode_body(replay_fields(tenant, max=1))
+        held = signed_post_v2(
+            REPLAY, body, bench.target.hmac_secret, bench.clock.now(), "v2, refused by a pause before"
+        )
+        scene.pause(tenant)
+        scene.expect(held, 409, "agents_paused")
+        scene.pause(tenant, on=False)
+        assert scene.expect(held, 200).json().get("duplicate") is False, "what a pause refused is taken for done"
     mac = re.search(r"[0-9a-f]{64}", dict(request.headers)["X-Transbot-Signature"])
     if mac is None:
         return  # only of a signature in hex does the contract say how its key begins

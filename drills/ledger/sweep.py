@@ -3,10 +3,10 @@
 Three tenants take part side by side: two are served, in step, and one is refused.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import product, zip_longest
+from itertools import cycle, product, zip_longest
 from typing import Any
 
 from drills.workbench.credentials import REPLAY, Minter
@@ -70,11 +70,12 @@ class Swept:
 
 @dataclass(frozen=True)
 class SweptTenant:
-    """A round of replays of one tenant. chosen: each way to choose items."""
+    """A round of replays of one tenant. chosen: each way to choose items; signs: by turns, for what has no other."""
 
     limit: Limit
     company: str
     chosen: tuple[Fields, ...]
+    signs: Iterator[Sign]
     swept: Swept = field(default_factory=Swept)
 
     def send(self, fields: Fields, sign: Sign | None = None, *, resets: bool = True) -> Answer:
@@ -83,9 +84,8 @@ class SweptTenant:
 
     def request(self, fields: Fields, sign: Sign | None = None) -> Request:
         """A replay; a forced one spells its company in capitals."""
-        limit, known = self.limit, self.limit.known(**fields)
         company = self.company.upper() if fields.get("force") and ids_have_spellings() else self.company
-        return sign(replay_fields(company, **known)) if sign else limit.replay_request(company, **known)
+        return (sign or next(self.signs))(replay_fields(company, **self.limit.known(**fields)))
 
     def look_up(self, asked: Sequence[tuple[Fields, Answer]]) -> None:
         """Whether the replays since the rate limit was reset count against it as they should."""
@@ -133,6 +133,16 @@ class SweptTenant:
         later = COUNTED[COUNTED.index(code) :] if code in COUNTED else ()
         passed = answer.status < 300 or answer.code in later
         (self.swept.admitted if passed else self.swept.odd).append(f"{said} where {code} was due")
+
+    def apart(self, code: str, free: "SweptTenant") -> None:
+        """Ask at the same time for this tenant and for one that nothing refuses: each has its own answer."""
+        fields = {**NOTHING, "dry_run": True}
+        asked = [(one, fields) for _ in range(min(AT_ONCE, admitted())) for one in (self, free)]
+        for (one, _), answer in zip(asked, _sent(asked), strict=True):
+            if one is self:
+                self._judge(code, fields, answer)
+            elif answer.code == code:
+                self.swept.late.append(f"{fields} was answered {answer.status} {code} beside another tenant's call")
 
     def open(self, code: str, sign: Sign | None = None) -> None:
         """The reason for this code is gone: a replay and a dry run are not refused with it any more."""
@@ -186,7 +196,21 @@ def _tenant(limit: Limit) -> SweptTenant:
             {"dlq_ids": [*items["ledger-b"][-1:], new_id("item")], "error_type": "ledger-b"},
             NOTHING,
         ),
+        _by_turns(limit, company),
     )
+
+
+def _by_turns(limit: Limit, company: str) -> Iterator[Sign]:
+    """Each way to sign that is accepted, one place further in each round: each meets each kind of request."""
+    plain: Sign = lambda fields: limit.signer.post(REPLAY, encode_body(fields), "a replay")  # noqa: E731
+    fields = replay_fields(company, **limit.known(**NOTHING, dry_run=True))
+    if not limit.claims("dry-run"):
+        return cycle([plain])
+    others = [*_signed(limit, company), *filter(None, [_token_of(limit, company)])]
+    answers = limit.http.burst([sign(fields) for sign in others])
+    taken = [s for s, a in zip(others, answers, strict=True) if isinstance(a, Answer) and a.status == 200]
+    signs = [plain, *taken]
+    return cycle(signs[(at + turn) % len(signs)] for turn in range(len(signs)) for at in range(len(BOTH) ** 2))
 
 
 def _admitted(plain: SweptTenant, keyed: SweptTenant) -> None:
@@ -272,15 +296,19 @@ def _refused_by_who_asks(made: SweptTenant) -> None:
 def _refused_by_the_state(made: SweptTenant) -> None:
     """A spent budget, then a pause as well, then a flag as well: the earliest step refuses."""
     limit, company = made.limit, made.company
+    free = replace(made, company=limit.company("ledger"))
     if limit.claims("budgets"):
         limit.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
+        made.apart("budget_exhausted", free)
         made.refused("budget_exhausted", new_key(), pairs=False)
     if limit.claims("pause"):
         limit.pause(company)
+        made.apart("agents_paused", free)
         made.refused("agents_paused", new_key(), pairs=False)
     if limit.claims("flags"):
         for flag in (REPLAY_FLAG, OUTBOX_FLAG):
             limit.set_flag(company, flag, enabled=False)
+            made.apart("feature_disabled", free)
             made.refused("feature_disabled", new_key(), pairs=False)
             limit.set_flag(company, flag, enabled=True)
             made.open("feature_disabled")
@@ -329,15 +357,16 @@ def events(scene: Scene, journal: Journal) -> list[str]:
     from an administrator of another company, too.
     """
     company, taken = scene.company("ledger"), list[str]()
-    foreign = _token_of(scene, new_id("company"), "/events")
+    own, foreign = (_token_of(scene, one, "/events") for one in (company, new_id("company")))
     for by_outbox in (True, False) if scene.claims("flags") else (True,):
         if not by_outbox:
             scene.set_flag(company, OUTBOX_FLAG, enabled=False)
         for key, event_id in product((None, "k"), (None, new_id("event"))):
-            for _ in range(TWICE):
+            for turn in range(TWICE):
                 payload = {"n": by_outbox, "of": ["ledger", key], "ünï": 1.5}
                 request = scene.event_request(company, key=key, event_id=event_id, payload=payload)
-                scene.http.send(request)
+                by_token = turn != (key is None)  # the first or the second
+                scene.http.send(own(json_object(request.body)) if own and by_token else request)
             if foreign and (answer := scene.http.send(foreign(json_object(request.body)))).status < 300:
                 taken.append(f"key {key}, event_id {event_id} by another company's token: answered {answer.status}")
     journal.look(scene.db, [company])

@@ -22,7 +22,7 @@ drill = partial(check, needs=SQL, after=DELIVERS)
 
 ODD_PAYLOADS = (
     *("null", '{"a\\u0000":1}', '{"deep":[{"a":"\\u0000"}]}', '{"\\ud800":1}'),
-    *('{"a":1,"a":2}', '{"deep":[{"a":1,"a":1}]}'),
+    *('{"a":1,"a":2}', '{"deep":[{"a":1,"a":1}]}', '{"deep":[NaN]}', '{"a":-Infinity}'),
 )
 """What readers of JSON drop, or choke on."""
 BEYOND = (b"9223372036854775808", b"-1%s" % (b"0" * 40))

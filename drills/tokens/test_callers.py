@@ -112,7 +112,8 @@ def _is_bound(
     scene.reset_limit(company)
     if scene.claims("pause"):
         scene.pause(company)
-        sends("while it is paused", 409, "agents_paused")
+        for forced in ({}, scene.known(force=True)):
+            sends(f"while it is paused{', forced' * bool(forced)}", 409, "agents_paused", **forced)
         scene.pause(company, on=False)
     if scene.claims("flags"):
         scene.set_flag(company, REPLAY_FLAG, enabled=False)
@@ -139,21 +140,30 @@ def _is_bound(
 @drill("drill/tokens/events-of-the-named-company", covers=("A20", "K12"))
 def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     """An event that a super_admin sends is the named company's, whichever company the token itself belongs to: its
-    business row, and its outbox row or its effect, by the path of signed ones; and a company_admin may write its own
-    company in upper case.
+    business row, and its outbox row or its effect, by the path of signed ones, and by the outbox in a pause. Sent
+    again it is a duplicate; and a company_admin may write its own company in upper case.
 
     A service that takes the tenant of a row from the token files one customer's events under another.
     """
     home, named = scene.company("home"), scene.company("named")
     path = scene.emit(named, control=True).get("path")
     fields = {"company_id": named, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {"n": 1}}
-    request = token_post("/events", fields, token(company_id=home), "an event, by a token of another company")
-    told = scene.expect(request, 202).json()
-    event = told["event_id"]
+    caller = token(company_id=home)
+    event = new_id("event")
+    request = token_post("/events", {**fields, "event_id": event}, caller, "an event, by a token of another company")
+    told, again = (scene.expect(request, 202).json() for _ in range(2))
+    assert (told.get("duplicate"), again.get("duplicate")) == (False, True), (
+        "an event of a token, sent again, is another"
+    )
     assert told.get("path") == path, f"an event of a token takes the path {told.get('path')!r}, a signed one {path!r}"
     if ids_have_spellings():
         fields["company_id"] = named.upper()
         scene.expect(token_post("/events", fields, token.for_company(named), "its own company, in upper case"), 202)
+    if scene.claims("pause"):
+        scene.pause(named)
+        held = token_post("/events", {**fields, "company_id": named}, caller, "an event of a paused company")
+        path = scene.expect(held, 202).json().get("path")
+        assert path == "outbox", f"an event of a token takes the path {path!r} while its company is paused; due: outbox"
     for table, column in (("events", "id"), ("event_outbox", "event_id"), ("agent_tasks", "event_id")):
         rows = scene.rows(f"select company_id::text as company from public.{table} where {column} = %s", event)
         owners = {str(r["company"]) for r in rows}

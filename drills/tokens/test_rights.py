@@ -12,7 +12,7 @@ from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.credentials import MISSING, REPLAY, Minter, Signer
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
-from gates.deployment.dialect.current import real_claims
+from gates.deployment.dialect.current import current, real_claims
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
@@ -173,15 +173,20 @@ def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter,
 
 @drill("drill/tokens/validation-before-role", severity=Severity.WARN, covers=("A25", "C15"))
 def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
-    """A token whose role has no rights gets 400 for an invalid body, and 403 for a valid one.
+    """A token whose role has no rights gets 400 for an invalid body, of another company's event too, and 403 for a
+    valid one.
 
     The steps are out of order, and the audit trail shows another refusal than the one given.
     """
     viewer = token(role="viewer", company_id=tenant)
     valid = dry_run(tenant, viewer, "viewer, a valid body")
     seen.expect(valid, http.send(valid), 403, control=True)
-    invalid = token_post(REPLAY, replay_fields(tenant, max=0), viewer, "viewer, max 0")
-    seen.expect(invalid, http.send(invalid), 400, "invalid_request")
+    invalid = [token_post(REPLAY, replay_fields(tenant, max=0), viewer, "viewer, max 0")]
+    if current().takes_events:
+        untyped = {"company_id": str(uuid.uuid4()), "event_type": 7, "aggregate_key": "k", "payload": {}}
+        invalid.append(token_post("/events", untyped, viewer, "viewer, an event of type 7"))
+    for request in invalid:
+        seen.expect(request, http.send(request), 400, "invalid_request")
 
 
 @drill("drill/tokens/super-admin-for-any", covers=("A26",))
