@@ -19,6 +19,9 @@ SEEN = {
 """What any check may meet instead of an answer -> what to do first."""
 ALTERED = "The code is the promised one, its status is not: see what changes it on the way, or maps it wrongly."
 """What to do first about a refusal whose status is not that of its code."""
+ASKED = "preflight/credentials/"
+TURNED_AWAY = re.compile(r"[A-Z]+ \S+ answers \d{3}\b")
+"""How the message begins of a check of credentials that were not looked at: they may be right."""
 
 
 def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: str = "") -> str:
@@ -29,6 +32,8 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
     """
     if outcome == "unknown" and not check.startswith("preflight/"):
         return ""
+    if check.startswith(ASKED) and TURNED_AWAY.match(seen):
+        check = "preflight/target-reachable"
     data = _data()
     fits = (text for pattern, text in data["checks"].items() if fnmatchcase(check, pattern))
     text = str(next(fits, data["areas"].get(contract().area_of(check), "")))
@@ -40,8 +45,10 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
     return scope.in_its_words(text)
 
 
-def because(check: str) -> str:
+def because(check: str, seen: str = "") -> str:
     """Why a release could not be judged while this check is unknown, as a clause; empty for most checks."""
+    if check.startswith(ASKED) and (turned_away := TURNED_AWAY.match(seen)):
+        return turned_away[0]
     return str(_data()["because"].get(check, ""))
 
 

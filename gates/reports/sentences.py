@@ -86,7 +86,7 @@ class _Teller(Generic[Medium]):
     def _unjudged(self, causes: Sequence[Sequence[Finding]]) -> Medium:
         medium = self.medium
         first = causes[0][0] if causes else None
-        why = because(first.check) if first else ""
+        why = because(first.check, first.said) if first else ""
         if first and first.check == VARIABLES:
             why = first.said.partition(":")[0]  # it names them
         if first and first.said.startswith(DISTRUSTED):

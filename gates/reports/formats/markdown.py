@@ -85,7 +85,7 @@ def _beside(verdict: Verdict, outcome: str) -> list[Markdown]:
     titles, rows = (BESIDE[outcome], "checks", "why", "what to do"), list[tuple[str, int, str, Markdown]]()
     for group in groups[:MOST_ROWS]:
         first, count = group[0], len(group) + verdict.behind(group)
-        remedy = Markdown.prose(remedy_of(first.check, outcome, verdict.contract))
+        remedy = Markdown.prose(remedy_of(first.check, outcome, verdict.contract, seen=first.message))
         rows.append((first.check, count, first.said[:MOST_SAID], remedy))
     columns = len(titles) if any(row[-1] for row in rows) else len(titles) - 1
     lines = [EMPTY, *head(*titles[:columns]), *(Markdown.row(row[:columns]) for row in rows)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gates import catalogue
 from gates.contract.contract import contract
 from gates.contract.names import names_of
-from gates.contract.remedies import ALTERED, FILE, _data, remedy_of
+from gates.contract.remedies import ALTERED, FILE, _data, because, remedy_of
 from gates.contract.scope import Scope
 from gates.decision.causes import FIRST, HARM
 from gates.decision.decide import weigh
@@ -167,8 +167,7 @@ def test_a_key_that_stays_in_progress_is_one_cause() -> None:
     """Every check that uses a key twice meets it; the check that proves it leads."""
     stuck = {"symptom": "POST /dlq-replay answered 409 in_progress"}
     twice, other = "drill/proof/duplicate-short-circuits", "drill/idempotency/payload-max"
-    token = "drill/proof/admin-token-accepted"
-    verdict = judged(*(failed(c, details=stuck, severity="page") for c in (token, other, twice)))
+    verdict = judged(*(failed(c, details=stuck) for c in ("drill/proof/admin-token-accepted", other, twice)))
     assert verdict.deciding[0].check == twice
     assert len(grouped(verdict.deciding)) == 1
 
@@ -188,6 +187,7 @@ def test_an_error_of_the_service_is_looked_up_first() -> None:
     assert remedy_of(check, seen="again: observed 429 rate_limited; allowed: 200") == remedy_of(check)
     assert "behind a pooler" in remedy_of(check, seen="again: observed 409 in_progress; allowed: 200")
     assert remedy_of(check, "unknown", seen="observed 500 internal") == ""
+    assert because("preflight/credentials/admin-token", "POST /x answers 503 to 3 calls") == "POST /x answers 503"
 
 
 def test_who_met_a_server_error_comes_behind_who_saw_the_breach() -> None:
