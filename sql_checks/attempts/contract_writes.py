@@ -329,7 +329,7 @@ def _writes() -> Iterator[Write]:
             statement = f"update public.{table} set {change} where {OLD}"
             yield from _life(table, f"{change}, of an old row", statement, then, rows)
     yield from _ends()
-    for change in ("enabled = not enabled", "rollout_percentage = rollout_percentage + 1"):
+    for change in ("enabled = not enabled", "rollout_percentage = rollout_percentage + 1", "description = key"):
         yield Write(Expected.FILLED, "feature_flags", f"a greater version after {change}", VERSION.format(change))
     for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
         yield Write(Expected.REFUSED, "replay_budgets", used, BUDGET.format(used))

@@ -55,11 +55,14 @@ with recursive {{tenant_tables}}, expressions as materialized (
 ), always as (
   select text, bool_and(names_no_tenant and bare !~ 'notnull$') as is_of_the_fleet from bare
   cross join lateral (
-    select exists (select from unnest('{company_id,tenant_id}'::text[]) t(name)
-                   where bare ~ ('^[a-z_.]*' || lower(t.name) || 'is(not)?null$')) as names_no_tenant) n
+    -- what is asked beside it, if only by a function, may narrow it
+    select not exists (select from regexp_split_to_table(part, ' AND ') asked(term) where term !~ '(NULL|true)\)*$') as asks_no_more) a
+  cross join lateral (
+    select asks_no_more and exists (select from unnest('{company_id,tenant_id}'::text[]) t(name)
+                                    where bare ~ ('^[a-z_.]*' || lower(t.name) || 'is(not)?null$')) as names_no_tenant) n
   where bare ~ '^(true|notfalse)$'
      or bare ~ '^(''?[a-z0-9_.]+''?)=\1$'
-     or bare ~ '^[a-z_.]*(scope|key|id)is(not)?null$'
+     or asks_no_more and bare ~ '^[a-z_.]*(scope|key|id)is(not)?null$'
      or names_no_tenant
      or bare ~ '^(select)?(auth\.)?(jwt|current_setting)[^=]*isnull$'
      -- coalesce(..., true), where its parenthesis is the one that ends the text

@@ -187,6 +187,7 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (REWRITTEN.format("new.status = 'stopped'", "status", "'completed'", "replay_runs"), TAKEN),
         (VERSIONED.format("old.enabled is distinct from new.enabled"), TAKEN),
         (VERSIONED.format("old.rollout_percentage is distinct from new.rollout_percentage"), TAKEN),
+        (VERSIONED.format("(old.enabled, old.rollout_percentage) <> (new.enabled, new.rollout_percentage)"), TAKEN),
         (GUARD.format("tg_op = 'UPDATE' and new.actor = old.actor and new.hash = old.hash"), TAKEN),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
