@@ -223,9 +223,7 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
         raise CannotWork(f"{wrong}: {text}; allowed: the {wrong.name} of a gate run. Name the folder of one") from error
     verdict = settle(decide(evidence, policy, decided_at), action, started_at, finished_at)
     if decided is not None and verdict != decided:
-        said = (
-            f"{folder} was written to by somebody else: its files say {verdict.title}, and {decided.title} was decided"
-        )
+        said = f"{folder} was written to by somebody else: its files give another verdict than was decided"
         raise CannotWork(f"{said}; allowed: a folder that one gate alone writes to. Give another --output")
     return Recorded(run, evidence, verdict, policy.catalogue)
 

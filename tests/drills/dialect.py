@@ -50,7 +50,7 @@ NAMES: dict[str, Any] = {
     "http": {
         "paths": PATHS,
         "headers": {SIGNATURE: "X-Hub-Signature-256", "X-Request-Id": "X-Trace"},
-        "extra_headers": {"apikey": "$DIALECT_KEY"},
+        "extra_headers": {"apikey": "$GATEWAY_KEY"},
         "fields": {**MEMBERS, "errors": "error.of"},
         "values": {"status": STATES},
         "codes": {ours: [theirs, status] for ours, (theirs, status) in CODES.items()},

@@ -22,7 +22,7 @@ FOR_DEEP = {"drill/identity/not-ready-without-database", "drill/identity/not-rea
 def test_another_dialect_is_as_green(variables: dict[str, str], tmp_path: Path) -> None:
     """Every check passes with other paths, members, codes, headers and signatures."""
     with proxy(variables["BASE_URL"], Dialect(variables["TRANSBOT_HMAC_SECRET"].partition(",")[0])) as url:
-        named = {**variables, "BASE_URL": url, VARIABLE: json.dumps(NAMES), "DIALECT_KEY": KEY}
+        named = {**variables, "BASE_URL": url, VARIABLE: json.dumps(NAMES), "GATEWAY_KEY": KEY}
         found = examine(named, CHECKS, tmp_path)
     assert len(found) > 100
     seen = {i: e for i, e in found.items() if i not in NOT_OF_WORDS}

@@ -52,7 +52,7 @@ def http_lines(found: Diagnosis) -> Lines:
     if found.key:
         yield f"    extra_headers: {{{KEY_HEADER}: ${found.key}}}{comment('the key of the gateway, which is public')}"
     for header in () if found.key else found.http.key_headers:
-        variable = re.sub(r"\W+", "_", header).strip("_").upper()
+        variable = "GATEWAY_" + re.sub(r"\W+", "_", header).strip("_").upper()
         yield f"    # extra_headers: {{{characters.line(header)}: ${variable}}}  # a key, says the document: whose?"
     yield from _signature(found.http)
     yield from _renamed(found, "metrics", ("metric",))

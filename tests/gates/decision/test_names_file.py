@@ -56,15 +56,8 @@ names:
         ("  http: {codes: {rate_limited: [A, 200]}}", "3:32", "400 to 599"),
         ("  http: {headers: {X-Foo: y}}", "3:20", "X-Transbot-Signature"),
         *(
-            (f"  http: {{extra_headers: {{X-A: ${name}}}}}", "3:31", "no secret of the gate")
-            for name in (
-                "DATABASE_URL",
-                "PGPASSWORD",
-                "GATE_SIGNING_KEY",
-                "GITHUB_TOKEN",
-                "BASELINE_URL",
-                "VAULT_TOKEN",
-            )
+            (f"  http: {{extra_headers: {{X-A: {sent}}}}}", "3:31", "one line, or $GATEWAY_")
+            for sent in ("$DATABASE_URL", "$PAYMENTS_KEY", "$gateway_key", "$", "$$GATEWAY_KEY", "$GATEWAY_KEY-")
         ),
         ("  roles: {admin: x}", "3:11", "authenticated"),
         ("  http: {success: {/events: 404}}", "3:29", "200 to 299"),

@@ -29,7 +29,7 @@ NAMES = names_of(
         "http": {
             "paths": {"/dlq-replay": "/functions/v1/replay", "/healthz": "/health"},
             "headers": {"X-Transbot-Signature": "x-hub", "X-Request-Id": "sb-request-id"},
-            "extra_headers": {"apikey": "$ANON_KEY"},
+            "extra_headers": {"apikey": "$GATEWAY_KEY"},
             "fields": {
                 "company_id": "orgId",
                 "dlq_ids": "jobs",
@@ -48,7 +48,7 @@ NAMES = names_of(
 
 @pytest.fixture(autouse=True)
 def _named() -> None:
-    use(NAMES, {"ANON_KEY": KEY})
+    use(NAMES, {"GATEWAY_KEY": KEY})
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_the_key_of_every_request_is_a_secret() -> None:
     """It is redacted in evidence and in the command that repeats a request."""
     target = Target(TargetKind.STAGING, base_url="http://h")
     hide = hidden(target)
-    assert redact_text(f"apikey: {KEY}", hide) == "apikey: $ANON_KEY"
+    assert redact_text(f"apikey: {KEY}", hide) == "apikey: $GATEWAY_KEY"
     assert KEY not in curl(on_the_wire(Request("GET", "/healthz")), "http://h", hide)
 
 
