@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gates import disk
 from gates.contract.names import Names
-from gates.decision.names_file import NamesUnread, names_of_text
+from gates.decision.names_file import NamesError, NamesUnread, names_of_text
 from gates.decision.policy_file import PolicyFile, parse
 from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.identity import is_here
@@ -238,7 +238,7 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
 
     state: where to keep what outlives a run, instead of the folder that the file names. This process uses the policy's
     names from here on, even if another part of the file is wrong. Raise NamesUnread if the file cannot be read,
-    NamesError if its names are wrong, ConfigError for any other mistake.
+    NamesError if its names of the database are wrong, ConfigError for any other mistake.
     """
     if path is None:
         found = [p for p in (Path(POLICY_FILE), SHIPPED_POLICY) if os.path.lexists(p)]
@@ -251,7 +251,10 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
     except OSError as error:
         raise NamesUnread(f"{path}:1:1: {of_file(error)}; allowed: a readable text file. Correct --policy") from None
     use(names_of_text(text, str(path)), process_environment())
-    file = parse(text, str(path), path.parent.resolve(), today)
+    try:
+        file = parse(text, str(path), path.parent.resolve(), today)
+    except NamesError as error:  # of the service: those of the database were read
+        raise ConfigError(str(error)) from None
     use(file.names, process_environment())
     return _remembering(file, state)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gates.contract.contract import Relation, contract
@@ -128,6 +129,8 @@ TOKEN = Fields(
 CODE = OneOf(WORD, listing=ListOf(Scalar(), 2))
 """A real code, or [real code, status]."""
 ROLES = (*contract().roles, "replay_gate", "replay_owner")
+OF_THE_SERVICE = {"http", "token", "limits"}
+"""Members that no act on the database asks for."""
 SENT = r"GATEWAY_\w+|SUPABASE_(ANON|PUBLISHABLE)_KEY"
 """The only variables sent to a target: the policy may come from a pull request, and no list has every secret."""
 HTTP = Fields(
@@ -226,11 +229,15 @@ NAMES = Fields(
 
 
 def names_of_text(text: str, file: str) -> Names:
-    """Read only a policy's names. Raise NamesError if they are wrong, NamesUnread if unreadable text may have some. A
-    carriage return alone, which makes the policy wrong, keeps no rollback from its names.
+    """Read only what a policy's names say of the database: what a rollback needs. Raise NamesError if it is wrong,
+    NamesUnread if unreadable text may have some. A carriage return alone, and names of the service that are wrong,
+    make the policy wrong and keep no rollback from its names.
     """
     try:
-        return names_in(read(text.replace("\r", "\n"), file))
+        node = read(text.replace("\r", "\n"), file).member("names")
+        if node is not None and isinstance(node.value, dict):
+            node = replace(node, value={k: v for k, v in node.value.items() if k not in OF_THE_SERVICE})
+        return read_names(node)
     except NamesError:
         raise
     except Exception as error:  # noqa: BLE001  -- whoever reads the rest of the file reports it
@@ -243,12 +250,13 @@ def names_of_text(text: str, file: str) -> Names:
 
 def names_in(root: YamlNode) -> Names:
     """The names of a policy, whatever else is in it. Raise NamesError."""
-    node = root.member("names")
-    return read_names(node) if node is not None else Names()
+    return read_names(root.member("names"))
 
 
-def read_names(node: YamlNode) -> Names:
-    """The names of a node. Raise NamesError, with its place, for anything impossible."""
+def read_names(node: YamlNode | None) -> Names:
+    """The names of a node, if there is one. Raise NamesError, with its place, for anything impossible."""
+    if node is None:
+        return Names()
     try:
         given = _plain(NAMES.read(node))
         raise_all(_problems(node, given))

@@ -10,6 +10,7 @@ from gates.contract.names import load
 from gates.decision.names_file import NamesError, names_of_text
 from gates.decision.policy_file import parse
 from gates.decision.rules import Policy
+from gates.errors import ConfigError
 from gates.evidence import TargetKind
 
 TODAY = dt.date(2026, 1, 1)
@@ -76,8 +77,8 @@ names:
 )
 def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:
     """The error has file, line and column, what was found and what is allowed."""
-    with pytest.raises(NamesError) as error:
-        names_of_text(f"version: 1\nnames:\n{lines}\n", "gate.yaml")
+    with pytest.raises(ConfigError) as error:
+        parse(f"version: 1\nnames:\n{lines}\n", "gate.yaml", Path(), TODAY)
     assert str(error.value).startswith(f"gate.yaml:{place}: ")
     assert said in str(error.value)
 
@@ -85,6 +86,8 @@ def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:
 def test_names_are_known_although_something_else_in_the_file_is_wrong() -> None:
     """A rollback needs no valid policy, but the names of what it changes."""
     assert names_of_text("version: 1\nwrong: 1\nnames: {schema: app}\n", "f").real("events") == "app.events"
+    wrong = "names: {schema: app, http: {extra_headers: {X-A: $PAYMENTS_KEY}}, limits: 1}\n"
+    assert names_of_text(wrong, "f").real("events") == "app.events"
     assert not names_of_text("version: [", "f")
     with pytest.raises(NamesError):
         names_of_text("version: [\nnames: {schema: app}\n", "f")
