@@ -25,13 +25,18 @@ def written(request: pytest.FixtureRequest) -> Written:
 
 
 def _judge(written: Written, seen: Observer, *expected: Expected) -> None:
-    """Judge the writes of these kinds; tables that this login may not write prove nothing."""
-    mine = [(one, came) for one, came in written if one.expected in expected]
+    """Judge the writes of these kinds; tables that this login may not write prove nothing. Nor does what follows a
+    write that was cut short: its row may be missing.
+    """
+    cut = next((n for n, (_, came) in enumerate(written) if came.is_cut_short), len(written))
+    mine = [(one, came) for one, came in written[:cut] if one.expected in expected]
     bad = [f"{one.table}: {what}" for one, came in mine if (what := wrong(one, came))]
     seen.value(len(bad), 0, "attempts")
     if bad:
         seen.witness = list(bad)
         raise AssertionError(f"{len(bad)} observed, 0 allowed: {'; '.join(bad[:5])}")
+    for one, came in written[cut : cut + 1]:
+        seen.unmet(f"{one.table}: {one.what}: {came.error}")
     tables = {one.table for one, _ in mine}
     taken = {one.table for one, came in written if one.expected is Expected.TAKEN and came.rows}
     shown = [one for one, came in mine if one.table in taken and (came.raised or not came.error)]

@@ -263,7 +263,7 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     while not shown and len(firsts) < 2:  # the metric may lag behind the table: the first number may be out of date
         found = scene.one(others, company)
         before = _scrape(scene.http, scene.seen).total("dlq_items")
-        scene.seen.require(before is not None, "/metrics has no dlq_items: drill/observability/series-are-there")
+        scene.seen.require(before is not None, "/metrics has no dlq_items", by="drill/observability/series-are-there")
         firsts.append(before or 0.0)
         scene.tenants.add_items(company, 7)
         shown = scene.until_true(probe, within_s=GAUGES_S)
@@ -283,7 +283,7 @@ def test_waiting_events_show(scene: Scene) -> None:
     company = scene.company()
     before = _scrape(scene.http, scene.seen)
     lacking = [name for name in ("outbox_pending", "outbox_lag_seconds") if before.total(name) is None]
-    scene.seen.require(not lacking, f"/metrics has no {lacking}: drill/observability/series-are-there")
+    scene.seen.require(not lacking, f"/metrics has no {', '.join(lacking)}", by="drill/observability/series-are-there")
     scene.seen.control("both series were read before")
     others = scene.rows(WAITING, company)
     now = scene.one("select now() - interval '1 minute' as old, now() + interval '10 minutes' as due")

@@ -168,7 +168,8 @@ def test_valid_signature(scenario: ShortDrill, seen: Observer) -> None:
         seen.failing = broken[0]
         statuses = ", ".join(sorted({str(e.answer.status) for e in broken}))
         busy = {e.answer.status for e in broken} & set(BUSY)
-        seen.require(not busy, f"every replay answers {statuses}: the target was busy or limited us")
+        why = "the target is busy, limits us or cannot use its database; its log says which"
+        seen.require(not busy, f"every replay answers {statuses}: {why}")
         raise AssertionError(f"every replay answers {statuses} ({len(broken)} of {len(broken)} calls); allowed: 200")
     answer = seen.expect(*scenario.of("signed"), 200)
     allowed = {"started", "completed"}

@@ -157,7 +157,8 @@ def test_does_not_count_as_lag(scene: Scene) -> None:
 def _lag(scene: Scene) -> float:
     answer = scene.http.send(Request("GET", "/metrics"))
     scrape, name = parse_metrics(answer.body), "outbox_lag_seconds"
-    scene.seen.require(scrape.total(name) is not None, f"/metrics has no {name}: drill/observability/series-are-there")
+    by = "drill/observability/series-are-there"
+    scene.seen.require(scrape.total(name) is not None, f"/metrics has no {name}", by=by)
     return scrape.highest(name)
 
 

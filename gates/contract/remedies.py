@@ -14,6 +14,7 @@ FILE = Path(__file__).with_name("remedies.yaml")
 SEEN = {
     r"\bcannot be read as JSON\b": "See what cuts or rewrites answers between the service and the gate.",
     r"\bobserved 5\d\d\b": "Read the service's log at the X-Request-Id of its 5xx first.",
+    r"\bobserved 413\b(?! body_too_large)": "See which proxy limits bodies to less than 64 KiB (client_max_body_size).",
     r"\bobserved 409 in_progress\b": "Lock a key for its transaction: a session's lock stays held behind a pooler.",
 }
 """What any check may meet instead of an answer -> what to do first."""

@@ -12,10 +12,10 @@ from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
 NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
 
 EVERY = "drill/proof/valid-signature-accepted"
-"""It fails where every replay is a server error: the load sees only that many of its requests fail."""
+"""It fails, or is unknown, where every replay is a server error: the load sees only that many of its requests fail."""
 
 PREREQUISITES = "preflight/*"
-"""If one of these is unknown and blocks others, it is listed as if it had failed: mend it first."""
+"""If one of these, or EVERY, is unknown and blocks others, it is listed as if it had failed: mend it first."""
 
 FIRST = (
     UNREADABLE + "*",
@@ -141,7 +141,8 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
             heaviest[one.symptom] = min(own, heaviest.get(one.symptom, own))
 
     def gravity(one: Finding) -> tuple[object, ...]:
-        failed = one.outcome == "fail" or (behind[one.check] > 0 and fnmatchcase(one.check, PREREQUISITES))
+        is_first = one.check == EVERY or fnmatchcase(one.check, PREREQUISITES)
+        failed = one.outcome == "fail" or (behind[one.check] > 0 and is_first)
         lead = cause.get(one.symptom, one.check)  # consequences of a failure follow it directly
         unread = one.check.startswith(UNREADABLE)
         before = EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed
@@ -206,7 +207,7 @@ def _causes(findings: Sequence[Finding], areas: Mapping[str, str]) -> dict[str, 
     broken = [
         f
         for f in findings
-        if f.outcome == "fail"
+        if (f.outcome == "fail" or f.check == EVERY)
         and f.symptom
         and (_tier(f.check, "") < len(FIRST) or REFUSED_BY.get(f.symptom.rpartition(" ")[2], "-") == areas.get(f.check))
     ]
@@ -221,7 +222,7 @@ def _under_one_cause(findings: Sequence[Finding], cause: Mapping[str, str]) -> l
     found = []
     for one in findings:
         by = cause.get(one.symptom, "")
-        if one.outcome == "unknown" and by and not one.blocked_by:
+        if one.outcome == "unknown" and by not in {"", one.check} and not one.blocked_by:
             found.append(replace(one, blocked_by=by, symptom="", ends_when=f"{by} passes"))
         else:
             found.append(one if by else replace(one, symptom=""))

@@ -10,7 +10,7 @@ import psycopg
 from gates.deployment.dialect.current import current, named, tenant_session, written
 from gates.deployment.sql.cells import with_values
 from gates.deployment.sql.database import Connection, sql
-from gates.deployment.sql.failures import RIGHTS, in_words, told_in_words
+from gates.deployment.sql.failures import LATE, LOCKED, RIGHTS, in_words, told_in_words
 
 RUN = Path(__file__).with_name("statements.sql")
 REFUSED = "42501"
@@ -70,6 +70,11 @@ class Attempt:
         """Whether the target's own policy, view or function raised it, since the login runs the same statement."""
         ours = not self.state or self.state.startswith(OURS) or self.state in UNRESOLVED
         return bool(self.error) and not self.refused and not ours
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether a lock of another session, or a limit on time, ended it: it may succeed at another time."""
+        return self.state in {LATE, LOCKED}
 
     @property
     def unclear(self) -> bool:

@@ -6,7 +6,8 @@ from psycopg import sql
 
 from faults.trigger.planting import released
 from sql_checks import test_contract_writes as checks
-from sql_checks.attempts.contract_writes import write
+from sql_checks.attempts.contract_writes import Expected, Write, write
+from sql_checks.attempts.statements import Attempt
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.sql_checks.conftest import outcome_of
 
@@ -253,3 +254,13 @@ def test_what_a_login_may_not_write_is_unknown(rights: str, pg_server: PgServer,
     finally:
         with psycopg.connect(pg_server.url(clone)) as connection:
             connection.execute("drop owned by reader; drop role reader")
+
+
+@pytest.mark.parametrize("state", ["55P03", "57014"])
+def test_a_lock_of_another_session_proves_nothing(state: str) -> None:
+    """A row that a lock kept out is no row that the schema spoilt; nor are the other tables enough for a pass."""
+    kinds = (Expected.TAKEN, Expected.TAKEN, Expected.FILLED)
+    results = (Attempt(rows=1), Attempt(state=state, error="another session held a lock"), Attempt(rows=1))
+    written = [(Write(kind, "feature_flags", "a row", ""), came) for kind, came in zip(kinds, results, strict=True)]
+    told = outcome_of(lambda seen: checks.test_contract_rows_are_taken(written, seen))
+    assert told[:2] == ("unknown", "feature_flags: a row: another session held a lock")

@@ -26,7 +26,7 @@ from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.http.probes import REPLAY
 from gates.deployment.identity import identity
-from gates.deployment.requests import BUSY, Answer, Request, mint_token
+from gates.deployment.requests import BUSY, SIGNATURE, Answer, Request, mint_token
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, CheckSpec, Evidence, JsonValue, Outcome, Severity
 from gates.stages.preflight.endpoints import ABSENT, TIMEOUT_S
@@ -273,7 +273,7 @@ def signing(desk: CredentialDoor) -> CredentialAnswer:
             return CredentialAnswer(taken=False, doubt=doubt)
     doubt = (
         "nothing that TRANSBOT_HMAC_SECRET signs is accepted (v1, v2; a replay, an event, the status of a run)."
-        " Does TRANSBOT_HMAC_SECRET match the service's?"
+        f" Does TRANSBOT_HMAC_SECRET match the service's? Does a proxy drop {SIGNATURE}, or rewrite the body?"
     )
     return CredentialAnswer(taken=False, doubt=doubt)
 
@@ -284,7 +284,8 @@ def admin(desk: CredentialDoor) -> CredentialAnswer:
         return CredentialAnswer(False, f"ADMIN_JWT {why}. Set it to a valid admin token", ours=True)
     if desk.takes(probes.with_token(desk.target.admin_jwt)):
         return CredentialAnswer(taken=True)
-    hint = of_another_secret(desk.target) or "was it signed with the service's REPLAY_JWT_SECRET?"
+    asked = "was it signed with the service's REPLAY_JWT_SECRET? Does a proxy drop its header?"
+    hint = of_another_secret(desk.target) or asked
     return CredentialAnswer(False, f"ADMIN_JWT is refused: {hint} Set it to a valid admin token")
 
 

@@ -28,10 +28,8 @@ DEAD = {"symptom": "POST /dlq-replay answered 500"}
 
 
 def judged(*bad: Evidence) -> Verdict:
-    found = {e.check for e in bad}
-    return weigh(
-        [*bad, *(saw(i) for i in IDS if i not in found)], Policy(CATALOGUE, TargetKind.REFERENCE, deep=True), NOW
-    )
+    whole = [*bad, *(saw(i) for i in IDS if i not in {e.check for e in bad})]
+    return weigh(whole, Policy(CATALOGUE, TargetKind.REFERENCE, deep=True), NOW)
 
 
 def failed(check: str, **more: object) -> Evidence:
@@ -185,7 +183,8 @@ def test_an_error_of_the_service_is_looked_up_first() -> None:
     assert remedy_of(check, seen="signed: observed 500 internal; allowed: 403").startswith("Read the service's log")
     assert all(remedy_of(check, seen=f"observed {s}").startswith(ALTERED) for s in ("503 in_progress", "400 not_found"))
     assert remedy_of(check, seen="again: observed 429 rate_limited; allowed: 200") == remedy_of(check)
-    assert "behind a pooler" in remedy_of(check, seen="again: observed 409 in_progress; allowed: 200")
+    hints = {"409 in_progress": "behind a pooler", "413": "proxy limits bodies"}
+    assert all(hint in remedy_of(check, seen=f"again: observed {met}; allowed: 200") for met, hint in hints.items())
     assert remedy_of(check, "unknown", seen="observed 500 internal") == ""
     assert because("preflight/credentials/admin-token", "POST /x answers 503 to 3 calls") == "POST /x answers 503"
 

@@ -1,6 +1,8 @@
-"""A threshold of the load counts failures; the drill that shows one of them plainly comes before it."""
+"""Where every replay is a server error, the drill that shows it plainly comes first."""
 
+from gates.evidence import Outcome
 from gates.verdict import grouped
+from tests.gates.decision.small_policy import saw
 from tests.gates.decision.test_causes import DEAD, PROOF, failed, judged
 
 
@@ -10,3 +12,16 @@ def test_the_drill_that_shows_what_all_replays_answer_comes_before_the_threshold
     verdict = judged(*(failed(check) for check in thresholds), failed(PROOF, details=DEAD))
     assert verdict.deciding[0].check == PROOF
     assert [len(group) for group in grouped(verdict.deciding)] == [3]
+
+
+def test_a_service_that_answers_503_to_every_replay_is_the_first_cause_of_the_hold() -> None:
+    """A right that the service lacks is a 503 of all replays; a metric without a sample is its consequence."""
+    busy = {"symptom": "POST /dlq-replay answered 503"}
+    verdict = judged(
+        failed("drill/observability/series-are-there", severity="warn"),
+        failed("sql/manifest/grants", severity="warn"),
+        *(saw(i, Outcome.UNKNOWN, details=busy) for i in ("drill/dlq/replayed-item-is-resolved", PROOF)),
+    )
+    assert verdict.decision == "hold"
+    assert verdict.deciding[0].check == PROOF
+    assert {f.blocked_by for f in verdict.findings if f.check == "drill/dlq/replayed-item-is-resolved"} == {PROOF}
