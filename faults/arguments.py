@@ -384,3 +384,14 @@ def uuids_of_one_version(raw: bytes) -> ReplayRequest:
     if any(one[14] != "4" for one in (request.company_id, *(request.dlq_ids or ()))):
         raise Refusal("invalid_request", "An id is no UUID of version 4.")
     return request
+
+
+@service(
+    "The `error_type` all means every one.",
+    lambda p: bool(_shown(p, {}, error_type="all")),
+    TOGETHER,
+    names=("other types",),
+)
+def all_is_every_error_type(settings: Settings) -> Parts:
+    asked = "(%(error_type)s::text IS NULL"
+    return altered(settings, "pick_items", (asked, f"{asked} OR %(error_type)s::text = 'all'"))

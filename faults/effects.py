@@ -197,6 +197,18 @@ def started_called_completed(settings: Settings) -> Parts:
     return _saying(build_parts(settings), {"status": "completed"}, only="started")
 
 
+@service(
+    "A run of named items of which none is there is called started.",
+    lambda p: _answer(p, 0, dlq_ids=["00000000-0000-4000-8000-000000000000"])["status"] == "started",
+    (f"{RAILS}/nothing-eligible-completes",),
+    names=("that is named",),
+)
+@around("replay")
+async def nothing_named_is_started(release: Parts, given: Parts, call: Call) -> Reply:
+    said = _saying(release, {"status": "started"}, only="completed")
+    return await (said if b"dlq_ids" in call.body else release).replay(given, call)
+
+
 def _saying(parts: Parts, members: Mapping[str, Any], only: str = "") -> Parts:
     """The service whose answers have these members replaced."""
 

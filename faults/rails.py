@@ -1,6 +1,7 @@
 """Faults of the brake of a run: whose runs it stops, and which."""
 
 import json
+import uuid
 from typing import Any
 
 import psycopg
@@ -8,9 +9,9 @@ from psycopg.types.json import Jsonb
 
 from faults.altered import altered_worker
 from faults.catalogue import worker
-from faults.lifecycle import FAILS, LIFE
+from faults.lifecycle import FAILS, LIFE, SLOW
 from faults.probe import Probe
-from replay_service.worker.parts import WorkerParts
+from replay_service.worker.parts import WORKER_QUERIES, WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
 RUN_ITEMS = 40
@@ -130,3 +131,52 @@ def _forgets_a_charge(probe: Probe) -> bool:
         probe.settled(run)
         attempted = probe.value("SELECT success_count + failure_count FROM replay_runs WHERE id = %s", run)
         return bool(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company) == attempted)
+
+
+@worker(
+    "A stop gives back letters by their event alone: another tenant's discarded one is pending again.",
+    lambda p: _revives_another_tenants(p),
+    (f"{LIFE}/stop-leaves-the-rest-untouched",),
+    names=("another tenant's letter",),
+)
+def a_stop_knows_letters_by_event(settings: WorkerSettings) -> WorkerParts:
+    text = WORKER_QUERIES["return_unattempted"].decode()
+    own = text[text.index("WHERE d.status = 'replaying' AND") : text.index("\n), refund AS")]
+    return altered_worker(settings, ("return_unattempted", own, "WHERE d.event_id = g.event_id"))
+
+
+def _revives_another_tenants(probe: Probe) -> bool:
+    with probe.tenant() as company, probe.tenant() as other:
+        probe.letters(company, RUN_ITEMS, **FAILS)
+        event = str(uuid.uuid4())
+        (last,) = probe.letters(company, 1, **FAILS, event_id=event)
+        probe.rows("UPDATE dead_letter_queue SET created_at = now() WHERE id = %s", last)
+        probe.letters(other, 1, event_id=event, status="discarded")
+        probe.settled(probe.replay(company, max_items=RUN_ITEMS + 1).json()["replay_run_id"])
+        return bool(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", other) == "pending")
+
+
+@worker(
+    "A stop makes the letters of its tenant's other runs pending, whose items are delivered later all the same.",
+    lambda p: _leaves_a_delivered_letter(p),
+    (f"{LIFE}/stop-is-of-one-run",),
+    names=("letters of the other run",),
+)
+def a_stop_frees_letters_of_other_runs(settings: WorkerSettings) -> WorkerParts:
+    own = "FROM gone g\n  WHERE d.status = 'replaying' AND d.company_id = g.company_id\n    AND (d.id = g.dlq_id"
+    every = (
+        "FROM run g\n  WHERE d.status = 'replaying' AND d.company_id = g.company_id\n    AND (d.replay_run_id <> g.id"
+    )
+    gone = " OR (g.dlq_id IS NULL AND d.event_id = g.event_id))"
+    mine = " OR d.id IN (SELECT x.dlq_id FROM gone x))"
+    return altered_worker(settings, ("return_unattempted", own + gone, every + mine))
+
+
+def _leaves_a_delivered_letter(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        (slow,) = probe.letters(company, 1, **SLOW)
+        run = probe.replay(company).json()["replay_run_id"]
+        probe.letters(company, RUN_ITEMS, **FAILS)
+        probe.settled(probe.replay(company, max_items=RUN_ITEMS).json()["replay_run_id"])
+        probe.settled(run)
+        return bool(probe.value("SELECT status FROM dead_letter_queue WHERE id = %s", slow) == "pending")

@@ -71,6 +71,10 @@ def test_arguments_together(scene: Scene, tenant: str, other: str) -> None:
             f"{told}: not_found names {len(shown['not_found'])} of {len(missing)}"
         )
         scene.seen.count()
+    for word in ("all", "any", "*"):
+        scene.reset_limit(tenant)
+        shown = scene.replay(tenant, label=f"a dry run of {word}", dry_run=True, error_type=word).json()["items"]
+        assert not shown, f"error_type {word!r} shows {len(shown)} items of other types; due: none"
     scene.reset_limit(tenant)
     asked = ARGUMENTS[-1]
     told, fields = _fields(asked, named)

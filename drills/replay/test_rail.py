@@ -1,8 +1,10 @@
 """The rail of a run: how much of it is in flight at once, and when it stops, which leaves the rest as it was."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 
 from drills.workbench.bench import Bench
@@ -56,11 +58,12 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
 @drill("drill/lifecycle/stop-leaves-the-rest-untouched", covers=("E10", "L11"))
 def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     """When a run is stopped, its unattempted items are pending as before and have no open outbox rows, with or without
-    a key, due or forced before their time.
+    a key, due or forced before their time. Another tenant's letter of the same event stays discarded.
 
     A stop that uses up the rest of the batch does more harm than none.
     """
-    row, company, run, found = _stopped_run(scene)
+    beside = scene.company("beside")
+    row, company, run, found = _stopped_run(scene, beside=beside)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
     attempted = row["success_count"] + row["failure_count"]
     items = scene.items(company)
@@ -80,6 +83,7 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     assert left == 0, f"{left} outbox rows of the stopped run wait for delivery"
     kept = scene.count("event_outbox", company, "replay_run_id = %s", run) - attempted
     assert kept <= 0, f"{kept} outbox rows of items that were not attempted are still there"
+    assert all(r["status"] == "discarded" for r in scene.items(beside)), "another tenant's letter was given back, too"
     scene.seen.count(len(untouched))
 
 
@@ -92,10 +96,7 @@ def test_stop_refunds_the_rest(scene: Scene) -> None:
     Without the refund the tenant is locked out; with a second one it can spend more than its budget.
     """
     row, company, *_ = _stopped_run(scene)
-    again = str(scene.run(company, max=BATCH)["replay_run_id"])
-    scene.ended(again, within_s=10)
-    scene.until(lambda: scene.unfinished(again) == 0, "the end of the next run's open deliveries")
-    rows = [row, scene.one(query("run"), again)]
+    rows = [row, _at_rest(scene, str(scene.run(company, max=BATCH)["replay_run_id"]))]
     ends = [str(r["status"]) for r in rows]
     scene.seen.require(ends == ["stopped"] * 2, f"the runs are {ends}")
     attempted = sum(r["success_count"] + r["failure_count"] for r in rows)
@@ -128,11 +129,10 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
     # a run of today with a budget row of tomorrow, which has usage of its own
     tomorrow = "day = (now() at time zone 'UTC')::date + 1"
     scene.rows(f"update public.replay_budgets set {tomorrow}, daily_used = 7 where company_id = %s", other)
-    for one in (run, ahead):
-        row = scene.ended(one, within_s=10)
+    for one in (ahead, run):
+        row = _at_rest(scene, one)
         scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
-    scene.until(lambda: not any(map(scene.unfinished, (run, ahead))), "the end of the runs' open deliveries")
-    row, used = scene.one(query("run"), run), scene.used(company)[1]
+    used = scene.used(company)[1]
     due = row["success_count"] + row["failure_count"] + 7
     scene.seen.value(used, due, "items")
     assert used == due, f"the ledger says {used} for the month; due: {due}, what was attempted and 7 before"
@@ -166,15 +166,11 @@ def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
         run = str(scene.run(company, max=BATCH)["replay_run_id"])
         scene.somebody_waits(held, within_s=20)
         held.commit()
-    row = scene.ended(run, within_s=10)
+    row, used = _at_rest(scene, run), scene.used(company)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
-    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
-    used = scene.used(company)
     scene.seen.value(list(used), [60, 60], "items")
     assert min(used) >= 60, f"the ledger says {used} after a run that was not charged; 60 were used before"
-    scene.ended(later, within_s=10)
-    scene.until(lambda: scene.unfinished(later) == 0, "the end of the run's open deliveries")
-    row, used = scene.one(query("run"), later), scene.used(charged)
+    row, used = _at_rest(scene, later), scene.used(charged)
     scene.seen.require(row["status"] == "stopped", f"the run that was charged is {row['status']!r}")
     due = row["success_count"] + row["failure_count"] + 10
     assert used == (due, due), f"the ledger says {used} after a run that was charged; due: {due} and {due}"
@@ -208,9 +204,11 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
         scene.seen.require(row["status"] == "started", f"the other run is {row['status']!r} already: nothing shows")
         assert scene.unfinished(run), f"the other run is {row['status']!r}, and none of its items is on its way"
         scene.make_due(company)
-    for run in runs:
+    for company, run in zip(companies, runs, strict=True):
         counts = tuple(map(scene.ended(run, within_s=15).get, ("status", "success_count")))
         assert counts == ("completed", 2), f"the other run, whose 2 items succeed, is {counts}; due: completed"
+        done = scene.count("dead_letter_queue", company, "status = 'resolved'")
+        assert done == 2, f"{done} letters of the other run, whose 2 items succeed, are resolved"
     scene.seen.count(4)
 
 
@@ -245,7 +243,7 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
     scene.seen.count(24)
 
 
-def _stopped_run(scene: Scene, of: str = "") -> tuple[dict[str, Any], str, str, list[dict[str, Any]]]:
+def _stopped_run(scene: Scene, of: str = "", beside: str = "") -> tuple[dict[str, Any], str, str, list[dict[str, Any]]]:
     """A run of fifty items that all fail, five at once and the others late, at its end; and the items before it. About
     half of them have an aggregate key, each its own; the others are put off, and forced, where that can be.
     """
@@ -264,10 +262,18 @@ def _stopped_run(scene: Scene, of: str = "") -> tuple[dict[str, Any], str, str, 
         scene.rows(f"{put_off} where company_id = %s and aggregate_key is null", company)
     scene.budget(company, daily_used=7, monthly_used=7)
     found = scene.items(company)
+    if beside:
+        with suppress(psycopg.errors.UniqueViolation):  # then no two tenants can have one event
+            scene.add_items(beside, 1, event_id=found[-1]["event_id"], status="discarded")
     run = str(scene.run(company, max=BATCH, **forced)["replay_run_id"])
+    return _at_rest(scene, run), company, run, found
+
+
+def _at_rest(scene: Scene, run: str) -> dict[str, Any]:
+    """The row of a run that has ended, with nothing of it under way any more."""
     scene.ended(run, within_s=10)
     scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
-    return scene.one(query("run"), run), company, run, found
+    return scene.one(query("run"), run)
 
 
 @pytest.mark.waits(0.5)
@@ -311,17 +317,13 @@ def test_stops_soon_above_a_fifth(scene: Scene, bench: Bench) -> None:
     else:
         asked = token_post(REPLAY, replay_fields(company, max=40), token, "a replay by a token")
         run = str(scene.expect(asked, 200, control=True).json()["replay_run_id"])
-    row = scene.ended(run, within_s=10)
+    row = _at_rest(scene, run)
     scene.seen.value(row["failure_count"], 14, "failed items")
     assert row["status"] == "stopped", f"a run of which {row['failure_count']} items failed is {row['status']!r}"
     assert row["failure_count"] <= 14, f"{row['failure_count']} items failed before the stop; allowed: 14"
-    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
     if scene.claims("budgets"):
-        row = scene.one(query("run"), run)
-        due = row["success_count"] + row["failure_count"] + 7
-        assert scene.used(company) == (due, due), (
-            f"after the stop the ledger says {scene.used(company)}; due: {due} twice"
-        )
+        due, used = row["success_count"] + row["failure_count"] + 7, scene.used(company)
+        assert used == (due, due), f"after the stop the ledger says {used}; due: {due} twice"
     if scene.claims("audit"):
         ends = sorted(str(r["action"]) for r in scene.audit(company, "dlq_replay_stopped", "dlq_replay"))
         assert ends == ["dlq_replay", "dlq_replay_stopped"], f"the end of the stopped run is audited as {ends}"
@@ -367,9 +369,7 @@ def test_a_success_stops_it_too(scene: Scene) -> None:
     scene.add_last(company, as_jsonb({"drill": {"delay_ms": 1000}}), 16)
     named = scene.known(dlq_ids=[str(r["id"]) for r in scene.items(company)])
     run = str(scene.run(company, max=20, **named)["replay_run_id"])
-    scene.ended(run, within_s=10)
-    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
-    row, done = scene.one(query("run"), run), scene.count("dead_letter_queue", company, "status = 'resolved'")
+    row, done = _at_rest(scene, run), scene.count("dead_letter_queue", company, "status = 'resolved'")
     settled = row["success_count"] + row["failure_count"]
     scene.seen.value(settled, [5, 14], "items")
     assert row["success_count"] == done, f"the stopped run counts {row['success_count']} successes; {done} are resolved"

@@ -382,6 +382,9 @@ def test_nothing_eligible(scene: Scene, tenant: str) -> None:
     empty = scene.run(tenant, label="nothing eligible")
     assert empty.get("status") == "completed", f"status {empty.get('status')!r}; due: completed"
     assert empty.get("target_count") == 0, f"target_count {empty.get('target_count')!r}; due: 0"
+    absent = scene.known(dlq_ids=[new_id("item")])
+    named = scene.run(tenant, label="nothing that is named is there", **absent).get("status")
+    assert named == "completed", f"status {named!r} where nothing that is named is there; due: completed"
     scene.add_items(tenant, 1)
     full = scene.replay(tenant, label="one item").json()
     assert full.get("status") == "started", f"status {full.get('status')!r}; due: started"
