@@ -263,7 +263,7 @@ def _stopped_run(scene: Scene, of: str = "", beside: str = "") -> tuple[dict[str
     scene.budget(company, daily_used=7, monthly_used=7)
     found = scene.items(company)
     if beside:
-        with suppress(psycopg.errors.UniqueViolation):  # then no two tenants can have one event
+        with suppress(psycopg.IntegrityError):  # then no two tenants can have one event
             scene.add_items(beside, 1, event_id=found[-1]["event_id"], status="discarded")
     run = str(scene.run(company, max=BATCH, **forced)["replay_run_id"])
     return _at_rest(scene, run), company, run, found
