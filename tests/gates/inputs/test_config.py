@@ -220,6 +220,25 @@ def test_a_policy_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         load_policy(tmp_path / "nowhere.yaml", TODAY)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("{http: {extra_headers: {apikey: $PAYMENTS_KEY}}}", "the rollback goes on with the defaults of a policy"),
+        ("{limits: {calls: 0}}", "the rollback goes on with the defaults of a policy"),
+        ("{tables: {feature_flags: {is: 7}}}", "nothing was done: which objects of the target are meant is not known"),
+    ],
+)
+def test_only_wrong_names_of_the_database_keep_a_rollback_from_being_tried(
+    names: str, said: str, tmp_path: Path
+) -> None:
+    """What the service calls things is not asked for by a rollback; which tables are meant is."""
+    (tmp_path / "gate.yaml").write_text(f"version: 1\nnames: {names}\n")
+    nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing"}
+    assert gate("lint", cwd=tmp_path, environ=nowhere).returncode == 3
+    done = gate("rollback", "--flag", "outbox.enabled", "--reason", "harm", "--dry-run", cwd=tmp_path, environ=nowhere)
+    assert said in done.stderr
+
+
 @pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
 def test_a_policy_that_is_no_file_of_an_end_is_unreadable_at_once(put: Callable[[Path], None], tmp_path: Path) -> None:
     """A pipe or a device in the place of gate.yaml keeps no command waiting, least of all a rollback."""
