@@ -79,7 +79,7 @@ names:
                 ("(with x as (delete from y returning 1) select true from x)", "it changes rows"),
                 ("(select true from y for update)", "it locks rows"),
                 ("pg_terminate_backend(1)", "pg_terminate_backend() acts"),
-                ('pg_catalog.SET_CONFIG(a, b, false) = c', "set_config() acts"),
+                ("pg_catalog.SET_CONFIG(a, b, false) = c", "set_config() acts"),
                 ("query_to_xml(a, true, true, b) is null", "query_to_xml() acts"),
                 ("id = $1", "a parameter"),
             )
