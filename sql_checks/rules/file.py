@@ -38,13 +38,13 @@ NEEDED: dict[str, Shape] = {
     "range": ListOf(VALUE, 2),
     "min_samples": COUNT,
     "for": SPAN,
-    "covers": ListOf(Text()),
-    "runbook": Text(),
     "query": Text(),
 }
 OPTIONAL: dict[str, Shape] = {
     "above": LIMITS,
     "below": LIMITS,
+    "covers": ListOf(Text()),
+    "runbook": Text(),
     "min_samples_tenant": COUNT,
     "stale_after": SPAN,
     "allowed_bad": Number(1e-9, 1 - 1e-9, whole=False),
@@ -83,7 +83,7 @@ class AlertRule:
     stale_after_s: int | None
     for_s: int
     runbook: str
-    """A URL, or a path from the folder of the rule with the section after `#`."""
+    """A URL, or a path from the folder of the rule with the section after `#`; if not given, the section of its name."""
     query: str
     source: str
     place: Place
@@ -132,7 +132,7 @@ def _rule(node: YamlNode, group: str, stage: str, expanded: Callable[[str], str]
         severity=limits[0][0],
         where=Where.READ_ONLY,
         needs=("database",),
-        covers=data["covers"],
+        covers=data.get("covers", ()),
     )
     try:
         query = expanded(data["query"].strip())
@@ -152,7 +152,7 @@ def _rule(node: YamlNode, group: str, stage: str, expanded: Callable[[str], str]
         min_samples_tenant=data.get("min_samples_tenant", data["min_samples"]),
         stale_after_s=_seconds(data["stale_after"]) if "stale_after" in data else None,
         for_s=_seconds(data["for"]),
-        runbook=data["runbook"],
+        runbook=data.get("runbook", f"runbooks.md#{data['alert']}"),
         query=query,
         source=data["query"].strip(),
         place=node.place,
