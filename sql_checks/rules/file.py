@@ -83,7 +83,7 @@ class AlertRule:
     stale_after_s: int | None
     for_s: int
     runbook: str
-    """A URL, or a path from the folder of the rule with the section after `#`; if not given, the section of its name."""
+    """A URL, or a path from the folder of the rule with the section after `#`; else the section of its name."""
     query: str
     source: str
     place: Place
