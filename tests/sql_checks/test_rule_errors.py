@@ -16,8 +16,8 @@ FIXTURES = (ALERTS / "tests" / f"{FIRST}.yaml").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("pattern", "mistake", "says"),
     [
-        (r"min_samples: \d+", "min_samples: many", "'many'; allowed: a whole number from 1"),
-        (r"min_samples: \d+", "min_samples: 0", "0; allowed: a whole number from 1"),
+        (r"for: ", "min_samples: many\n        for: ", "'many'; allowed: a whole number from 1"),
+        (r"for: ", "min_samples: 0\n        for: ", "0; allowed: a whole number from 1"),
         (r"range: .*", "rang: [0, 1]", "the unknown key 'rang'; allowed:"),
         (r"range: .*", "range: [1, 0]", "[1, 0]; allowed: [lowest, highest]"),
         (r"range: .*\n", "\n", "'range' is missing"),
