@@ -2,7 +2,7 @@
 
 A query gives rows `subject, value, samples, newest, witness[, draining][, bad[, groups, bad_groups]]`: one row with
 subject `all` for the fleet, and one for each tenant where that matters. `{{name}}` in a query is replaced by
-`fragments/name.sql`.
+`fragments/name.sql`. Where a rule names no window it looks at what is so now, and needs one sample at least.
 """
 
 import math
@@ -34,17 +34,17 @@ NEEDED: dict[str, Shape] = {
     "claim": Text(),
     "cost": Text(),
     "unit": Text(),
-    "window": Text(),
     "range": ListOf(VALUE, 2),
-    "min_samples": COUNT,
     "for": SPAN,
-    "covers": ListOf(Text()),
-    "runbook": Text(),
     "query": Text(),
 }
 OPTIONAL: dict[str, Shape] = {
     "above": LIMITS,
     "below": LIMITS,
+    "covers": ListOf(Text()),
+    "runbook": Text(),
+    "window": Text(),
+    "min_samples": COUNT,
     "min_samples_tenant": COUNT,
     "stale_after": SPAN,
     "allowed_bad": Number(1e-9, 1 - 1e-9, whole=False),
@@ -83,7 +83,7 @@ class AlertRule:
     stale_after_s: int | None
     for_s: int
     runbook: str
-    """A URL, or a path from the folder of the rule with the section after `#`."""
+    """A URL, or a path from the folder of the rule with the section after `#`; else the section of its name."""
     query: str
     source: str
     place: Place
@@ -122,6 +122,7 @@ def _rule(node: YamlNode, group: str, stage: str, expanded: Callable[[str], str]
     if above == ("below" in data):
         raise node.place.error("both or neither of `above` and `below`", "one of them", "Keep the one that is meant")
     limits = _limits(node, "above" if above else "below", data)
+    min_samples = data.get("min_samples", 1)
     low, high = data["range"][0], data["range"][-1]
     if len(data["range"]) != 2 or not low < high:
         raise _at(node, "range").error(f"{list(data['range'])}", "[lowest, highest] possible value", "Correct it")
@@ -132,7 +133,7 @@ def _rule(node: YamlNode, group: str, stage: str, expanded: Callable[[str], str]
         severity=limits[0][0],
         where=Where.READ_ONLY,
         needs=("database",),
-        covers=data["covers"],
+        covers=data.get("covers", ()),
     )
     try:
         query = expanded(data["query"].strip())
@@ -143,16 +144,16 @@ def _rule(node: YamlNode, group: str, stage: str, expanded: Callable[[str], str]
         name=data["alert"],
         group=group,
         unit=data["unit"],
-        window=data["window"],
+        window=data.get("window", "now"),
         above=above,
         limits=limits,
         low=float(low),
         high=float(high),
-        min_samples=data["min_samples"],
-        min_samples_tenant=data.get("min_samples_tenant", data["min_samples"]),
+        min_samples=min_samples,
+        min_samples_tenant=data.get("min_samples_tenant", min_samples),
         stale_after_s=_seconds(data["stale_after"]) if "stale_after" in data else None,
         for_s=_seconds(data["for"]),
-        runbook=data["runbook"],
+        runbook=data.get("runbook", f"runbooks.md#{data['alert']}"),
         query=query,
         source=data["query"].strip(),
         place=node.place,

@@ -18,6 +18,7 @@ create table public.dead_letter_queue (
 create table switched_off (company_id uuid);
 
 create function c(n int) returns uuid language sql immutable as $$ select md5('company ' || n)::uuid $$;
+create function excluding(n int) returns text language sql as $$ select set_config('replaygate.excluded', '{' || fixture.c(n) || '}', true) $$;
 create function public.is_feature_enabled(key text, company uuid) returns boolean language sql stable as $$
   select key = 'outbox.enabled' and not exists (select from fixture.switched_off o where o.company_id = company) $$;
 

@@ -68,65 +68,25 @@ def test_error(seen):
     """It breaks."""
     raise ValueError("planted-secret-0123456789 leaked")
 
-@check("t/busy")
-def test_busy(seen):
-    """The target is busy."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(503), 200)
+def after(name, control, came, *allowed):
+    def judged(seen):
+        """It is judged after its control."""
+        seen.expect(ASKED, control, control.status, control=True)
+        seen.expect(ASKED, came, *allowed)
 
-@check("t/limited")
-def test_limited(seen):
-    """The status of its own refusal is another."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(503, b'{"code": "rate_limited"}'), 429, "rate_limited")
+    globals()["test_" + name] = check("t/" + name)(judged)
 
-@check("t/torn")
-def test_torn(seen):
-    """Its answer ends too early."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(202, b'{"event_id": "1", "pa'), 202)
-
-@check("t/half")
-def test_half(seen):
-    """A CDN has no whole answer of the target."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(520), 401)
-
-@check("t/ended")
-def test_ended(seen):
-    """A platform ended the function."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(546), 401)
-
-@check("t/again")
-def test_again(seen):
-    """Something in front wants the request once more."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(408), 200)
-
-@check("t/walled")
-def test_walled(seen):
-    """Something in front takes it for an attack."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(403, b"<html>blocked</html>"), 400)
-
-@check("t/walled-alike")
-def test_walled_alike(seen):
-    """Something in front refuses as the service does, with a page."""
-    seen.expect(ASKED, answer(403, b'{"code": "forbidden"}'), 403, control=True)
-    seen.expect(ASKED, answer(403, b"<html>blocked</html>"), 403, "forbidden")
-
-@check("t/page")
-def test_page(seen):
-    """The service itself may send a page, and owes a code."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(403, b"<html>no</html>"), 403, "forbidden")
-
-@check("t/elsewhere")
-def test_elsewhere(seen):
-    """Something in front wants another address."""
-    seen.expect(ASKED, answer(200), 200, control=True)
-    seen.expect(ASKED, answer(308), 401)
+OK = answer(200)
+after("busy", OK, answer(503), 200)
+after("limited", OK, answer(503, b'{"code": "rate_limited"}'), 429, "rate_limited")  # another status of its own refusal
+after("torn", OK, answer(202, b'{"event_id": "1", "pa'), 202)
+after("half", OK, answer(520), 401)  # a CDN has no whole answer of the target
+after("ended", OK, answer(546), 401)  # a platform ended the function
+after("again", OK, answer(408), 200)  # something in front wants the request once more
+after("walled", OK, answer(403, b"<html>blocked</html>"), 400)  # or takes it for an attack
+after("walled-alike", answer(403, b'{"code": "forbidden"}'), answer(403, b"<html>blocked</html>"), 403, "forbidden")
+after("page", OK, answer(403, b"<html>no</html>"), 403, "forbidden")  # the service's own page, and it owes a code
+after("elsewhere", OK, answer(308), 401)  # something in front wants another address
 
 @check("t/bad-control")
 def test_bad_control(seen):

@@ -1,5 +1,6 @@
-"""Statements of the contract translated to other names; everything else stays byte for byte."""
+"""Statements of the contract translated to other names and rate limits; everything else stays byte for byte."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from gates.contract.names import load, names_of
 from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
 from gates.deployment.dialect.statement import Translator
 from tests.cases import rewritten
+from tests.sources import ROOT
 
 NAMES = names_of(
     {
@@ -176,3 +178,25 @@ def test_rows_that_do_not_count_are_neither_read_nor_changed(ours: str, given: N
     """Rows that are softly deleted are neither read nor changed."""
     text, parameters = Translator(KEPT).of(ours, given)
     assert (text.split(), parameters) == (theirs.split(), sent)
+
+
+ONE_EACH = {"is": "hits", "calls": {"at": "at", "company": "tenant", "address": "ip"}, "rows": "route = 'replay'"}
+COUNTED = {"is": "slots", "calls": {"at": "since", "number": "n"}, "columns": {"key": "bucket"}}
+
+
+@pytest.mark.parametrize(("group", "said"), [("one each", ONE_EACH), ("counted", COUNTED)])
+def test_a_limit_with_a_row_for_each_call_is_one_row_of_the_contract(group: str, said: Any) -> None:
+    """Reads group the rows of a key, and writes change each of them."""
+    translator = Translator(names_of({"tables": {"edge_rate_limits": said}}))
+    statements = rewritten(FILE, group)
+    assert [translator.of(ours, given) for ours, given, _, _ in statements] == [(t, sent) for *_, t, sent in statements]
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("events_lost", ["bigint"]), ("runs_lost", ["text"]), ("new_items", ["text", "integer"])]
+)
+def test_what_the_load_looks_for_has_the_type_of_its_kind(name: str, kinds: list[str]) -> None:
+    """Each kind of id is cast to its own type."""
+    ids = {"company_id": "integer", "event_id": "bigint", "replay_run_id": "bigint", "dead_letter_queue.id": "text"}
+    text = (ROOT / "loadtests" / "engine" / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    assert re.findall(r"%s::(\w+)\[\]", Translator(names_of({"ids": ids})).of(text, None)[0]) == kinds

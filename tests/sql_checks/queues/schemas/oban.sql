@@ -29,3 +29,8 @@ create unlogged table oban_peers (
   name text primary key default 'Oban', node text not null default 'app@host',
   started_at timestamp not null default timezone('UTC', now()), expires_at timestamp not null
 );
+create procedure tables_of_oban_for_python() language sql as $$
+  create table oban_leaders (name text primary key, node text, elected_at timestamp, expires_at timestamp not null);
+  create table oban_producers (uuid uuid primary key default gen_random_uuid(), name text default 'Oban',
+    node text default 'n', queue text not null, meta jsonb not null default '{}', started_at timestamp default now(),
+    updated_at timestamp not null default timezone('UTC', now())) $$;
