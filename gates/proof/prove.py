@@ -24,7 +24,7 @@ from gates.proof.matrix.pairs import DRAWS, as_trial, at_once, each
 from gates.proof.matrix.short import ShortWay
 from gates.proof.measures import Cost
 from gates.proof.mutants.campaign import MutantCampaign
-from gates.proof.mutants.equivalents import equivalents
+from gates.proof.mutants.mutant import equivalents
 from gates.proof.proof import Proof
 from gates.proof.reports import stryker, summary
 from gates.proof.reports.page import page
