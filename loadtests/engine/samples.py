@@ -158,7 +158,7 @@ class Samples:
     def take_report(self) -> dict[str, Any]:
         """Everything since the last report, ready for msgpack; what was taken is gone from here."""
         groups = [_pack_group(g) for g in self.groups.values() if g.count]
-        series = [_pack_sink(metric, tags, s) for (metric, tags), s in self.series.items() if not s.is_empty]
+        series = [_pack_sink(metric, tags, s) for (metric, tags), s in self.series.items() if s.samples]
         for group in self.groups.values():
             group.sent = group.received = 0
             group.folded.clear()
