@@ -32,9 +32,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Show the target as it is now. 0 if all of it could be seen, 10 if some is unknown. Raise ConfigError if there is
-    nothing to look at.
-    """
+    """Show the target as it is: 0 if all was seen, 10 if some is unknown. Raise ConfigError if there is no target."""
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     target = config.load_target(console.environ)
     if not target.base_url and not target.database_url:

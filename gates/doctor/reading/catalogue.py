@@ -77,9 +77,7 @@ class _Session:
 
 
 def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_S) -> schema.Schema:
-    """The schema of the connected database. Raise psycopg.Error if the connection is lost. The connection is read-only
-    and in autocommit mode.
-    """
+    """The schema of the database, read over a read-only autocommit connection. Raise psycopg.Error if that is lost."""
     session = _Session(connection, time.monotonic() + most_s)
     names = [*contract.relations]
     parts = session.rows_of(
