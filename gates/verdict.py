@@ -271,6 +271,10 @@ class Verdict:
         """
         return NOT_ROLLED_BACK if self.headline else self.shown_as.exit_code
 
+    def exit_code_unless(self, spared: str | None) -> int:
+        """The exit code, but 0 for a hold if that is `spared` (--exit-zero-on)."""
+        return 0 if spared == "hold" and self.exit_code == Decision.HOLD.exit_code else self.exit_code
+
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know beside the reason: the gate's setup, what is not required, the nearest limit. The

@@ -149,9 +149,9 @@ def _last_round(path: Path, name: str) -> Section:
 # --- over SQL ----------------------------------------------------------------------------------------------------
 
 
-def queries(folder: Path = QUERIES) -> list[tuple[str, str, str]]:
+def queries() -> list[tuple[str, str, str]]:
     """Name, title (its first comment) and text of every query."""
-    files = {p.stem: p for p in sorted(folder.glob("*.sql"))}
+    files = {p.stem: p for p in sorted(QUERIES.glob("*.sql"))}
     names = [*(n for n in FIRST if n in files), *(n for n in files if n not in FIRST)]
     texts = {n: sql(files[n]) for n in names}
     return [(n, texts[n].splitlines()[0].removeprefix("-- "), texts[n]) for n in names]

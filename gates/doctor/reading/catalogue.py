@@ -76,9 +76,9 @@ class _Session:
         return {part: cursor.fetchall() for part, cursor in asked.items()}
 
 
-def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_S) -> schema.Schema:
+def read_schema(connection: Answering, contract: Contract) -> schema.Schema:
     """The schema of the database, read over a read-only autocommit connection. Raise psycopg.Error if that is lost."""
-    session = _Session(connection, time.monotonic() + most_s)
+    session = _Session(connection, time.monotonic() + MOST_S)
     names = [*contract.relations]
     parts = session.rows_of(
         {
