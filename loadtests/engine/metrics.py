@@ -6,13 +6,8 @@ from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, Trend
 from loadtests.thresholds.language import MetricKey, MetricType
 
 TIMINGS = (
-    "http_req_duration",
-    "http_req_blocked",
-    "http_req_connecting",
-    "http_req_tls_handshaking",
-    "http_req_sending",
-    "http_req_waiting",
-    "http_req_receiving",
+    *("http_req_duration", "http_req_blocked", "http_req_connecting", "http_req_tls_handshaking"),
+    *("http_req_sending", "http_req_waiting", "http_req_receiving"),
 )
 """Trends of one request, in milliseconds."""
 

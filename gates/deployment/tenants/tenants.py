@@ -26,14 +26,8 @@ OUTBOX_FLAG = "outbox.enabled"
 REPLAY_FLAG = "dlq.replay.enabled"
 
 OWNED_TABLES = (
-    "event_outbox",
-    "agent_tasks",
-    "dead_letter_queue",
-    "events",
-    "replay_runs",
-    "replay_budgets",
-    "feature_flags",
-    "agent_controls",
+    *("event_outbox", "agent_tasks", "dead_letter_queue", "events", "replay_runs", "replay_budgets"),
+    *("feature_flags", "agent_controls"),
 )
 """Tables of the contract with rows by company_id, in the order in which a worker locks their rows.
 
