@@ -1,7 +1,7 @@
 """Where a member of a request travels: path, query or header if `names.http.fields` says so by `place:name`, else body.
 
 Outside a body everything is text. A value that text would turn into another one cannot be sent, and is never sent as
-another request.
+another request. The last functions read and write members of an answer or of claims by a path with dots.
 """
 
 from __future__ import annotations
