@@ -8,6 +8,7 @@ from typing import Any
 from gates.contract.contract import Relation, contract
 from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
 from gates.contract.places import OUTSIDE, SCALARS, blanks, places_of
+from gates.decision.names_sql import SqlExpression
 from gates.errors import ConfigError, raise_all
 from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, Number, OneOf, Scalar, Shape, Text
 from gates.inputs.strict_yaml import YamlNode, read
@@ -26,9 +27,9 @@ ID = Text(
 )
 SQL = Fields(
     {
-        "sql": (WORD, "An expression over the row."),
+        "sql": (SqlExpression(), "An expression over the row."),
         "is": (NAME, "The real column that holds it."),
-        "write": (Text(r"[^\0]*\{\}[^\0]*", "SQL with {} for the contract's value"), "What `is` holds for a value."),
+        "write": (SqlExpression(takes_value=True), "What `is` holds for a value."),
     },
     needed=("sql",),
 )
@@ -64,9 +65,9 @@ def _table(relation: Relation) -> Shape:
             OneOf(Boolean(), listing=ListOf(Choice(columns))),
             "Columns that the deployment has not; true: it has not the table.",
         ),
-        "rows": (WORD, "Which real rows count, as SQL over the row: the others are deleted."),
+        "rows": (SqlExpression(), "Which real rows count, as SQL over the row: the others are deleted."),
         "also": (
-            MapOf(WORD, r"[^.\0]+", "a real column"),
+            MapOf(SqlExpression(), r"[^.\0]+", "a real column"),
             "Real column -> SQL of its value in each row that the gate inserts.",
         ),
     }
@@ -110,7 +111,10 @@ MEMBERS = Fields(
         "company": (NAME, "Its column of the tenant."),
         "user": (NAME, "Its column of the user, a UUID."),
         "users": (ListOf(QUALIFIED, 1), "The tables to whose `id` the user refers, the first one first: [auth.users]."),
-        "also": (MapOf(WORD, r"[^.\0]+", "a real column"), "Real column -> SQL of its value in the gate's own rows."),
+        "also": (
+            MapOf(SqlExpression(), r"[^.\0]+", "a real column"),
+            "Real column -> SQL of its value in the gate's own rows.",
+        ),
     },
     needed=("is", "company", "user"),
 )

@@ -67,12 +67,32 @@ names:
         ('  http: {fields: {company_id: "path:account"}}', "3:31", "stands in one of `paths`"),
         ('  http: {fields: {dry_run: "header:a@b"}}', "3:28", "the name of a header"),
         ('  http: {paths: {/events: "/v1/{account}/events"}}', "3:27", "a field that says `path:account`"),
+        *(
+            (f"  tables:\n    feature_flags: {{rows: {text!r}}}", "4:27", said)
+            for text, said in (
+                ("true) or (true", "syntax error"),
+                ("true -- and nothing else", "a comment"),
+                ("true, true", "not one expression"),
+                ("true; drop table x", "syntax error"),
+                ("x is not null limit 1", "syntax error"),
+                ("(select 1) union (select 2)", "not one expression"),
+                ("(with x as (delete from y returning 1) select true from x)", "it changes rows"),
+                ("(select true from y for update)", "it locks rows"),
+                ("pg_terminate_backend(1)", "pg_terminate_backend() acts"),
+                ("pg_catalog.SET_CONFIG(a, b, false) = c", "set_config() acts"),
+                ("query_to_xml(a, true, true, b) is null", "query_to_xml() acts"),
+                ("id = $1", "a parameter"),
+            )
+        ),
+        ("  tables:\n    events: {columns: {path: {is: a, sql: a, write: \"'{}'\"}}}", "4:53", "inside of a string"),
+        ("  tables:\n    events: {columns: {path: {is: a, sql: a, write: '{}) , ({}'}}}", "4:53", "syntax error"),
+        ("  tables:\n    events: {also: {x: '1), (2'}}", "4:24", "syntax error"),
         ("  limits: {batch: 100000}", "3:19", "from 1 to 1000"),
         ("  limits: {calls: 0}", "3:19", "from 3 to 30"),
         ("  token: {roles: {root: x}}", "3:19", "super_admin"),
         ("  functions: {is_feature_enabled: {bucket: mine}}", "3:44", "own"),
         ("  tables:\n    events: {columns: {path: {sql: a, write: b}}}", "4:46", "{}"),
-        ("  tables:\n    events: {columns: {path: {sql: a, write: 'b{}'}}}", "4:30", "`is`"),
+        ("  tables:\n    events: {columns: {path: {sql: a, write: 'b||{}'}}}", "4:30", "`is`"),
     ],
 )
 def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:
