@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from benchmarks.beside import SITUATIONS
+from gates.proof.healthy import beside
 from gates.proof.workbench.pooler import pgbouncer, temporary_pgbouncer
 from gates.proof.workbench.relay import RelayOptions, relay
 from gates.stack.plan import StackOptions
@@ -30,6 +30,8 @@ from gates.stack.stack import reference_stack
 ROOT = Path(__file__).resolve().parent.parent
 RUN_LIMIT_S = 900.0
 SHOWN = 12
+SITUATIONS = {"vacuum": beside.vacuum, "reader": beside.reader, "traffic": beside.neighbour, "restart": beside.restart}
+"""What goes on beside a run, by its name in `--beside`."""
 
 
 @contextmanager

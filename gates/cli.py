@@ -42,13 +42,9 @@ COMMANDS = {
     "verify": Command(JUDGE, "the attestation of the verdict in DIR: exit code 0 verified, 10 not", RECORD),
     "report": Command(JUDGE, "the reports again, from the evidence in DIR", RECORD),
     "checklist": Command(JUDGE, "the production-ready checklist, each box ticked by evidence or not ticked", RECORD),
-    "status": Command(
-        LOOK, "what the target shows now: lag, backlog, flags, releases", "gates.operator.status_command"
-    ),
+    "status": Command(LOOK, "what the target shows now: lag, backlog, flags, releases", "gates.operator.status"),
     "history": Command(LOOK, "what was decided before, with trends", "gates.operator.history_command"),
-    "serve": Command(
-        LOOK, "the last verdict of a release over HTTP, for rollout controllers", "gates.operator.serve_command"
-    ),
+    "serve": Command(LOOK, "the last verdict of a release over HTTP, for rollout controllers", "gates.operator.serve"),
     "doctor": Command(
         LOOK, "what a deployment has of the contract, under which names, and what is amiss", "gates.doctor.command"
     ),

@@ -271,6 +271,10 @@ class Verdict:
         """
         return NOT_ROLLED_BACK if self.headline else self.shown_as.exit_code
 
+    def exit_code_unless(self, spared: str | None) -> int:
+        """The exit code, but 0 for a hold if that is `spared` (--exit-zero-on)."""
+        return 0 if spared == "hold" and self.exit_code == Decision.HOLD.exit_code else self.exit_code
+
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know beside the reason: the gate's setup, what is not required, the nearest limit. The
@@ -359,9 +363,7 @@ def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
 
 
 def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) -> Verdict:
-    """The verdict after the action. A promotion that was not carried out becomes a hold; a dry run of another action
-    than the decision's counts as none.
-    """
+    """The verdict after the action: a promotion not carried out holds, a dry run of another action counts as none."""
     decision, reason, ends = verdict.decision, verdict.reason, verdict.ends_when
     if action.result == "dry_run" and action.kind in set(Decision) - {decision}:
         action = Action(result="nothing_to_do")

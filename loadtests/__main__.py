@@ -17,11 +17,10 @@ import locust  # noqa: F401  -- first: it patches the process, and psycopg waits
 from gates.deployment.dialect.current import learn
 from gates.deployment.sql.database import told
 from loadtests.asked import thresholds_of
-from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import serve_worker
 from loadtests.engine.schedule import length_s
 from loadtests.judgement.baseline import compare_folders
-from loadtests.plan import load_plan
+from loadtests.plan import credentials_from, load_plan
 from loadtests.profiles import resolve
 from loadtests.run import run
 from loadtests.thresholds.language import ThresholdError

@@ -15,10 +15,10 @@ from locust import events
 from locust.runners import WorkerRunner
 
 from gates.deployment.dialect.current import learn
-from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import attach
 from loadtests.engine.users import LoadUser
 from loadtests.plain import PlainRun, VerdictShape
+from loadtests.plan import credentials_from
 
 __all__ = ["LoadUser", "VerdictShape"]
 

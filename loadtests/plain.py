@@ -21,10 +21,9 @@ from locust.runners import MasterRunner
 
 from gates.deployment.tenants.leftovers import take_lease, term_of
 from loadtests.engine.conductor import Conductor
-from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import Engine, attach
 from loadtests.engine.worker import REPORT
-from loadtests.plan import Credentials, LoadPlan
+from loadtests.plan import Credentials, LoadPlan, credentials_from
 from loadtests.run import run
 from loadtests.thresholds.language import ThresholdError
 

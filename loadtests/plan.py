@@ -167,3 +167,9 @@ class Credentials:
     hmac_secret: str = field(default="", repr=False)
     admin_jwt: str = field(default="", repr=False)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def credentials_from(environ: Mapping[str, str]) -> Credentials:
+    """The first HMAC secret and the admin token of the contract's variables; and all, for requests that name some."""
+    secret = environ.get("TRANSBOT_HMAC_SECRET", "").partition(",")[0]
+    return Credentials(secret, environ.get("ADMIN_JWT", ""), environ)

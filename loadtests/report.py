@@ -63,7 +63,7 @@ def result(
 
 def distribution(sink: object) -> dict[str, Any]:
     """Counts and percentiles of a trend, and 100 steps of its distribution for a chart, in milliseconds."""
-    if not isinstance(sink, TrendSink) or sink.is_empty:
+    if not isinstance(sink, TrendSink) or not sink.samples:
         return {"samples": 0}
     return {
         "samples": sink.samples,
@@ -120,7 +120,7 @@ def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str
         sink = samples.select(MetricKey(metric))
         for suffix in (".f64", ".hdr.json"):  # of an earlier run into the same folder
             (folder / f"{metric}{suffix}").unlink(missing_ok=True)
-        if not isinstance(sink, TrendSink) or sink.is_empty:
+        if not isinstance(sink, TrendSink) or not sink.samples:
             continue
         if sink.folded is not None:
             sink.fold()
@@ -134,9 +134,7 @@ def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str
 
 
 def read_samples(path: Path) -> TrendSink:
-    """Samples that `write` wrote, in milliseconds; beside a name without raw samples their histogram is looked for.
-    Raise OSError or ValueError.
-    """
+    """Samples of `write`, in ms; without raw ones a name's histogram is looked for. Raise OSError or ValueError."""
     folded = path.with_suffix(".hdr.json")
     if not path.exists() and folded.exists():
         try:

@@ -20,12 +20,11 @@ from loadtests import report
 from loadtests.asked import requests_of, thresholds_of
 from loadtests.engine import database
 from loadtests.engine.conductor import MEMORY_METRICS, SQL_METRICS, Conductor
-from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import Engine  # first: Locust patches the process before psycopg is imported
 from loadtests.engine.memory import MemoryWatch
 from loadtests.engine.sinks import RateSink
 from loadtests.judgement.verdict import ThresholdOutcome
-from loadtests.plan import LoadPlan
+from loadtests.plan import LoadPlan, credentials_from
 from loadtests.profiles import resolve
 from loadtests.thresholds.file import ThresholdsFile
 

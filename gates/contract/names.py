@@ -1,6 +1,4 @@
-"""A deployment's names of the contract's objects: `names:` of gate.yaml, as data. An empty mapping means that the
-deployment has the contract's own names.
-"""
+"""A deployment's names of the contract's objects (`names:` of gate.yaml), as data. Empty: it has the contract's own."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SEEN = {
 """What any check may meet instead of an answer -> what to do first."""
 ALTERED = "The code is the promised one, its status is not: see what changes it on the way, or maps it wrongly."
 """What to do first about a refusal whose status is not that of its code."""
-ASKED = "preflight/credentials/"
+CREDENTIALS = "preflight/credentials/"
 TURNED_AWAY = re.compile(r"[A-Z]+ \S+ answers \d{3}\b")
 """How the message begins of a check of credentials that were not looked at: they may be right."""
 
@@ -33,7 +33,7 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
     """
     if outcome == "unknown" and not check.startswith("preflight/"):
         return ""
-    if check.startswith(ASKED) and TURNED_AWAY.match(seen):
+    if check.startswith(CREDENTIALS) and TURNED_AWAY.match(seen):
         check = "preflight/target-reachable"
     data = _data()
     fits = (text for pattern, text in data["checks"].items() if fnmatchcase(check, pattern))
@@ -48,7 +48,7 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
 
 def because(check: str, seen: str = "") -> str:
     """Why a release could not be judged while this check is unknown, as a clause; empty for most checks."""
-    if check.startswith(ASKED) and (turned_away := TURNED_AWAY.match(seen)):
+    if check.startswith(CREDENTIALS) and (turned_away := TURNED_AWAY.match(seen)):
         return turned_away[0]
     return str(_data()["because"].get(check, ""))
 

@@ -149,7 +149,10 @@ HTTP = Fields(
         ),
         "extra_headers": (
             MapOf(
-                Text(rf"[^$\r\n\0][^\r\n\0]*|\$({SENT})", "one line, or $GATEWAY_ and the rest of a variable's name"),
+                Text(
+                    rf"[^$\r\n\0][^\r\n\0]*|\$({SENT})",
+                    "one line, or $GATEWAY_ and the rest of a variable's name (rename the variable)",
+                ),
                 *(HEADER.pattern, HEADER.said),
             ),
             "Headers of every request; $GATEWAY_NAME is read from the environment, and hidden.",

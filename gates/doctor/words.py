@@ -1,6 +1,4 @@
-"""How similar two names are: by their words, by synonyms (synonyms.yaml), by letters. Similarity is a number from 0
-(nothing in common) to 1 (the same name).
-"""
+"""How similar two names are, by words, synonyms (synonyms.yaml), letters: from 0 (nothing in common) to 1 (equal)."""
 
 import functools
 import re

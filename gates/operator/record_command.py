@@ -10,7 +10,6 @@ from gates import config, disk, record, reports
 from gates.errors import UsageError
 from gates.inputs import options as shared
 from gates.operator import checklist
-from gates.operator.outcome import exit_code
 from gates.reports import attestation, pdf
 from gates.reports.console import Console
 from gates.reports.formats import FORMATS, html
@@ -54,7 +53,7 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
         record.write(path, verdict.dump())
     console.verdict(verdict)
     console.say(f"{path}: {'as it was' if same else 'written anew'}; {verdict.title}: {verdict.reason}")
-    return exit_code(verdict, options)
+    return verdict.exit_code_unless(getattr(options, "exit_zero_on", None))
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:

@@ -24,7 +24,6 @@ from gates.inputs import values
 from gates.inputs.shapes import nearest_id
 from gates.inputs.values import option
 from gates.operator.one_stage import run_stage
-from gates.operator.outcome import exit_code
 from gates.reports.console import Console
 from gates.reports.terminal import groups_text, verdict_text
 from gates.request import RunRequest
@@ -304,4 +303,4 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
             one.reproduce and f"again: {one.reproduce}",
         ]
         console.annotate(f"{one.check} {one.outcome}", "\n".join(filter(None, told)), level=level)
-    return exit_code(verdict, options)
+    return verdict.exit_code_unless(getattr(options, "exit_zero_on", None))

@@ -4,6 +4,7 @@ Argo Rollouts takes an answer that is not 2xx for an error, and errors abort: wh
 hold. Flagger reads the status alone: yes is 200, no is 403, and its rollback hook is answered yes for a rollback alone.
 """
 
+import argparse
 import contextlib
 import datetime as dt
 import hmac
@@ -21,7 +22,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from gates import config
+from gates.errors import CannotWork, UsageError
+from gates.inputs import options as shared
+from gates.inputs import values
+from gates.inputs.values import option
 from gates.past_decisions import FILE, PastDecision, last_of, read
+from gates.reports.console import Console
 from gates.text import characters, foreign
 from gates.verdict import Decision
 
@@ -35,6 +42,9 @@ TIMEOUT_S = 5.0
 """The limit for a request, and again for its answer."""
 ROOM_WITHIN_S = 1.0
 GRAVITY = (Decision.ROLLBACK, Decision.HOLD, Decision.PROMOTE)
+TOKEN = "GATE_SERVE_TOKEN"  # noqa: S105  -- the name of the variable
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LEAST_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,3 +361,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  -- its name in the standard library
         """Log nothing: a request may hold anything."""
+
+
+def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
+    shared.policy(made)
+    shared.state(made)
+    made.add_argument("--host", default="127.0.0.1", help="the address to listen on; beyond loopback a token is needed")
+    said = "the port (default: 8600; 0: any that is free)"
+    made.add_argument("--port", type=option(values.whole(0, 65_535)), default=8600, help=said)
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """Serve until a signal. Raise UsageError for an address beyond loopback without a token."""
+    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
+    token = console.environ.get(TOKEN, "")
+    if options.host not in LOOPBACK and len(token) < LEAST_TOKEN:
+        raise UsageError(
+            f"--host {options.host} without a token of {LEAST_TOKEN} characters; allowed: loopback. Set {TOKEN}"
+        )
+    console.hide = {**console.hide, **({token: TOKEN} if token else {})}
+    age = dt.timedelta(minutes=file.max_age_minutes)
+    desk = Desk(file.settings.state, age, lambda: dt.datetime.now(dt.UTC), token)
+    try:
+        server = VerdictServer((options.host, options.port), desk)
+    except OSError as error:
+        raise CannotWork(f"{options.host}:{options.port}: {error}; allowed: a free address. Correct --port") from error
+    with server:
+        console.result(f"http://{options.host}:{server.server_address[1]}")
+        server.serve_forever()
+    return 0

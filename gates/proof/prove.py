@@ -24,7 +24,7 @@ from gates.proof.matrix.pairs import DRAWS, as_trial, at_once, each
 from gates.proof.matrix.short import ShortWay
 from gates.proof.measures import Cost
 from gates.proof.mutants.campaign import MutantCampaign
-from gates.proof.mutants.equivalents import equivalents
+from gates.proof.mutants.mutant import equivalents
 from gates.proof.proof import Proof
 from gates.proof.reports import stryker, summary
 from gates.proof.reports.page import page
@@ -43,9 +43,7 @@ MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.js
 QUICK_EVERY = 20
 Asked = TypeVar("Asked")
 LANES_A_FAULT, LANES_A_GATE = 2, 3
-"""How many lanes of the short way make one of the whole gate: on a fault, which mostly waits, and on a healthy
-deployment, which uses a core.
-"""
+"""Lanes of the short way that make one of the whole gate: on a fault (it waits), and on a healthy one (a core)."""
 KEEP_EVERY_S = 20.0
 """The least time between two updates of the reports: they cost more than a fault does."""
 

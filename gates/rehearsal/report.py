@@ -3,7 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gates.inputs.strict_yaml import Place
@@ -62,26 +62,16 @@ class RehearsalResult:
     def to_json(self) -> dict[str, Any]:
         """The same as data; a place is file, line, column."""
         return {
-            "exit_code": self.exit_code,
-            "server_version": self.server_version,
-            "preset": self.preset,
-            "files": self.files,
-            "statements": self.statements,
+            **{n: getattr(self, n) for n in ("exit_code", "server_version", "preset", "files", "statements")},
             "obstacles": [_obstacle_json(o) for o in self.obstacles],
             "function_bodies": [_obstacle_json(o) for o in self.bodies],
             "sql": [_own_json(one) for one in self.own],
             "contract": self.contract and self.contract.to_json(),
             "locks": {
                 "said": self.locks.said,
-                "hazards": [{**_place_json(h.place), "rule": h.rule, "said": h.said} for h in self.locks.hazards],
+                "hazards": [{**asdict(h.place), "rule": h.rule, "said": h.said} for h in self.locks.hazards],
             },
-            "second_run": None
-            if self.again is None
-            else {
-                "statements": self.again.statements,
-                "failed": self.again.failed,
-                "first": self.again.first and _place_json(self.again.first),
-            },
+            "second_run": self.again and asdict(self.again),
             "stubs": list(self.stubs),
             "notes": list(self.notes),
             "unfinished": self.unfinished,
@@ -97,25 +87,13 @@ def _own_json(one: OwnFile) -> dict[str, Any]:
         "breach_seen": one.breach.seen,
         "breach": one.breach.said,
         "remedy": one.breach.remedy,
-        "place": one.breach.place and _place_json(one.breach.place),
+        "place": one.breach.place and asdict(one.breach.place),
     }
-
-
-def _place_json(place: Place) -> dict[str, Any]:
-    return {"file": place.file, "line": place.line, "column": place.column}
 
 
 def _obstacle_json(one: Obstacle) -> dict[str, Any]:
-    return {
-        **_place_json(one.place),
-        "kind": str(one.kind),
-        "code": one.code,
-        "meaning": one.meaning,
-        "remedy": one.remedy,
-        "said": one.said,
-        "statement": one.statement,
-        "caused_by": one.caused_by and _place_json(one.caused_by),
-    }
+    names = ("kind", "code", "meaning", "remedy", "said", "statement", "caused_by")
+    return {**asdict(one.place), **{name: asdict(one)[name] for name in names}}
 
 
 def rehearsal_text(result: RehearsalResult, *, colour: bool) -> Terminal:

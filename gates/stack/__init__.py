@@ -1,4 +1,1 @@
-"""The embedded stack: PostgreSQL and the reference service, as processes that leave nothing behind.
-
-The service is started as a subprocess, never imported.
-"""
+"""The embedded stack: PostgreSQL and the reference as subprocesses, never imported, which leave nothing behind."""

@@ -53,9 +53,7 @@ def silent(_progress: Progress) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One run: its target, its limits, its output folder. All stages append to one evidence file, so later stages know
-    what earlier ones saw.
-    """
+    """A run: target, limits, output folder. All stages append to one file, so a later one knows what was seen."""
 
     target: Target
     settings: Settings
@@ -89,9 +87,7 @@ class Context:
 
     @property
     def state(self) -> Path:
-        """The folder for what is remembered of this target. A reference that was started for this run never returns:
-        its memory stays with the run.
-        """
+        """The folder for what is remembered of this target; of a reference that this run started, in the run's own."""
         name = identity(self.target)
         own = self.target.kind is TargetKind.REFERENCE
         return self.out / "state" / name if own else self.settings.state_of(name)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from gates.evidence import JsonValue, shown_time
+from gates.evidence import JsonValue, members_of, shown_time
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.formats.slack import MOST_PART, context, message, section
 from gates.text.inert import Markdown, Slack, Terminal
@@ -138,9 +138,7 @@ def _numbers(trend: Trend) -> list[str]:
 def to_json(
     view: WatchView, made: Round | None = None, alive: WatcherHealth | None = None, slack_error: str = ""
 ) -> str:
-    """One JSON object on one line, for machines. made: the round that was just made. alive: the watcher until then.
-    Without them, the last round, and now.
-    """
+    """A line of JSON. made: the round just made (else the last); alive: the watcher until then (else as of now)."""
     last, health = made or view.last, alive or view.health
     state = made.state if made else view.state
     data: dict[str, JsonValue] = {
@@ -153,8 +151,8 @@ def to_json(
         "release": last.release if last else None,
         "counts": dict(last.counts) if last else None,
         "not_due": list(last.not_due) if last else [],
-        "changes": [_members(c) for c in last.changes] if last else [],
-        "open": [_members(i) for i in view.open],
+        "changes": [members_of(c) for c in last.changes] if last else [],
+        "open": [members_of(i) for i in view.open],
         "action": dict(last.action) if last else {},
         "watcher": {
             "down_s": health.down_s,
@@ -169,10 +167,6 @@ def to_json(
         "trends": {name: _trend(t) for name, t in view.trends().items() if t.points or t.changes},
     }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
-
-
-def _members(value: Change | Incident) -> dict[str, JsonValue]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def _trend(trend: Trend) -> dict[str, JsonValue]:

@@ -86,9 +86,7 @@ class Before:
     last_good: str
 
 
-def trends(
-    rounds: Sequence[Round], now: dt.datetime, before: Mapping[str, Before] | None = None, window: dt.timedelta = WINDOW
-) -> dict[str, Trend]:
+def trends(rounds: Sequence[Round], now: dt.datetime, before: Mapping[str, Before] | None = None) -> dict[str, Trend]:
     """The trend of every check that a round of the window looked at. Rounds stamped in the future are left out."""
     earlier = before or {}
     past = [r for r in rounds if r.started <= now + CLOCK_TOLERANCE]
@@ -96,7 +94,7 @@ def trends(
     for one in past:
         for name, reading in one.readings.items():
             checks.setdefault(name, []).append((one, reading))
-    start = now - window
+    start = now - WINDOW
     return {
         name: _trend(seen, start, earlier.get(name))
         for name, seen in sorted(checks.items())

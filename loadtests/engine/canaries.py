@@ -1,9 +1,11 @@
 """Canary events: their way from commit to effect, measured end to end, and whether the agent did its work."""
 
+import datetime as dt
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import gevent
 
@@ -12,13 +14,15 @@ from loadtests.engine.drive import PLAIN, Call, Drive, Terms
 from loadtests.engine.wire import Connection
 from loadtests.engine.workload import Workload
 from loadtests.engine.written import MOST
-from loadtests.judgement.lag import differ, lag_ms
 
 POLLS_S = (0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits between two polls; the last one repeats. Between two polls the server's own times count."""
 
 ASK_PER_S = 40.0
 """Most polls a second of one process: when many events wait, polling must not become the load."""
+
+SAME_S = 0.025
+"""A service may take an event's commit from one row of it or another, which were written one after the other."""
 
 DEAD = frozenset({"dead", "failed", "dead_letter", "dead_lettered"})
 
@@ -113,3 +117,29 @@ class Canaries:
     def drain(self) -> None:
         """Stop following `patience_s` from now at the latest."""
         self.give_up_at = time.perf_counter() + self.patience_s
+
+
+def lag_ms(committed_at: Any, effect_at: Any, least_s: float, most_s: float) -> float:
+    """The lag in milliseconds: what the server says, held within what we saw ourselves.
+
+    least_s: from the answer to the POST until the last question that found no effect; most_s: from the sending of the
+    POST until the answer that showed the effect. A server whose times do not fit gets the nearer end.
+    """
+    claimed = _seconds_between(committed_at, effect_at)
+    least_s = max(0.0, least_s)
+    most_s = max(least_s, most_s)
+    return (most_s if math.isnan(claimed) else min(max(claimed, least_s), most_s)) * 1000.0
+
+
+def differ(first: str, second: str) -> bool | None:
+    """Whether two times are not the same, as far as the coarser of them tells; None where one is no time."""
+    apart_s = abs(_seconds_between(first, second))
+    is_whole = any("." not in one for one in (first, second))
+    return None if math.isnan(apart_s) else apart_s > (1.0 if is_whole else SAME_S)
+
+
+def _seconds_between(first: Any, second: Any) -> float:
+    try:
+        return (dt.datetime.fromisoformat(str(second)) - dt.datetime.fromisoformat(str(first))).total_seconds()
+    except (ValueError, TypeError):
+        return math.nan

@@ -169,7 +169,7 @@ class Conductor:
             return "a plain URL was loaded; only a whole deployment has it"
         if metric in SQL_METRICS and not self._has_database:
             return "it is counted by SQL and no DATABASE_URL was given"
-        if metric == "answers_mixed" and self._sink(metric).is_empty:
+        if metric == "answers_mixed" and not self._sink(metric).samples:
             return "no answer said whose it is"
         if metric in {"outbox_lag_ms", "agent_success", "outbox_drained"}:
             if any(seen.paused for seen in self.workers.values()):
@@ -188,7 +188,7 @@ class Conductor:
         found = []
         for key, thresholds in self.thresholds.by_metric.items():
             sink = self.samples.select(key)
-            absent = self.absent(key.name) or (no_sample(self.plan, key) if sink.is_empty else "")
+            absent = self.absent(key.name) or (no_sample(self.plan, key) if not sink.samples else "")
             for threshold in thresholds:
                 one = self._judge(key, threshold, sink, absent)
                 if one.why is Why.UNDECIDED:  # what was proved at any time stays so, whatever came until the end
@@ -216,7 +216,7 @@ class Conductor:
 
     def _looks(self, key: MetricKey, e: Expression, sink: Sink) -> Looks:
         variance, most = 0.0, (self._most_s() + self.plan.grace_s) * 1000.0
-        if isinstance(sink, TrendSink) and e.method == "avg" and not sink.is_empty:
+        if isinstance(sink, TrendSink) and e.method == "avg" and sink.samples:
             variance, most = sink.variance(sink.mean()), max(most, sink.percentile(100.0))
         ran_on = self.looks > 1
         return self.tally.looks(key, e, reached_s=self.reached_s, ran_on=ran_on, variance=variance, most=most)
@@ -247,7 +247,7 @@ class Conductor:
 
     def _worse_of_oldest(self, canary: ThresholdResult, threshold: Threshold) -> ThresholdResult:
         sink = self._sink("outbox_oldest_age_ms")
-        if sink.is_empty or threshold.expression.operator not in {"<", "<="} or canary.verdict.value == "fail":
+        if not sink.samples or threshold.expression.operator not in {"<", "<="} or canary.verdict.value == "fail":
             return canary
         looks = Looks(reached=self.reached_s is not None)
         oldest = judge(MetricKey("outbox_lag_ms"), threshold, sink, self.elapsed_s, looks=looks)
@@ -363,7 +363,7 @@ class Conductor:
                 if not threshold.aborts(int(elapsed * 1e9)) or self.absent(key.name):
                     continue
                 sink = self.samples.select(key)
-                if sink.is_empty:
+                if not sink.samples:
                     continue
                 if self.plan.compat_k6:
                     failed = not k6_verdict(self._summed(key, threshold, sink), threshold.expression, elapsed)

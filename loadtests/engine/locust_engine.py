@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from locust.html import get_html_report
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from loadtests.engine.conductor import Conductor
-from loadtests.engine.locust_stats import feed
+from loadtests.engine.samples import RequestGroup
 from loadtests.engine.users import LoadUser
 from loadtests.engine.worker import FINISH, REPORT, RESUME, Worker
 from loadtests.plan import Credentials, LoadPlan, dump_plan, load_plan
@@ -243,3 +244,38 @@ def serve_worker(host: str, port: int, credentials: Credentials) -> None:
     runner = environment.create_worker_runner(host, port)
     attach(environment, credentials, lambda _worker, _report: None)
     runner.greenlet.join()
+
+
+def feed(stats: Any, groups: Iterable[RequestGroup]) -> None:
+    """Add what a report brought to Locust's statistics, for its HTML report. They are rounded, and never judged."""
+    now = time.time()
+    for group in groups:
+        tags = dict(group.tags)
+        entry = stats.get(tags["name"], tags["method"])
+        for one in (entry, stats.total):
+            _add(one, group, now)
+
+
+def _add(entry: Any, group: RequestGroup, now: float) -> None:
+    durations = group.timings["http_req_duration"]
+    if not durations:
+        return
+    entry.num_requests += len(durations)
+    entry.num_reqs_per_sec[int(now)] += len(durations)
+    entry.last_request_timestamp = now
+    entry.total_response_time += sum(durations)
+    low, high = min(durations), max(durations)
+    entry.min_response_time = low if entry.min_response_time is None else min(entry.min_response_time, low)
+    entry.max_response_time = max(entry.max_response_time, high)
+    entry.total_content_length += group.received
+    for value, count in Counter(map(_round, durations)).items():
+        entry.response_times[value] += count
+    if group.failed:
+        entry.num_failures += len(durations)
+        entry.num_fail_per_sec[int(now)] += len(durations)
+
+
+def _round(value: float) -> int:
+    if value < 100:
+        return round(value)
+    return round(value, -1 if value < 1000 else -2).__int__()

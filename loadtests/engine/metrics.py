@@ -6,13 +6,8 @@ from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, Trend
 from loadtests.thresholds.language import MetricKey, MetricType
 
 TIMINGS = (
-    "http_req_duration",
-    "http_req_blocked",
-    "http_req_connecting",
-    "http_req_tls_handshaking",
-    "http_req_sending",
-    "http_req_waiting",
-    "http_req_receiving",
+    *("http_req_duration", "http_req_blocked", "http_req_connecting", "http_req_tls_handshaking"),
+    *("http_req_sending", "http_req_waiting", "http_req_receiving"),
 )
 """Trends of one request, in milliseconds."""
 
@@ -42,10 +37,7 @@ _OF_ITERATIONS = frozenset((*_TAGS, "iterations", "iteration_duration", "dropped
 
 
 def untaggable(key: MetricKey, labels: Collection[str]) -> str:
-    """Why no sample of a metric can carry a tag of the key: its zero is then none. Empty where all can be carried.
-
-    labels: names of the tags of scenarios.
-    """
+    """Why no sample of a metric can carry a tag of the key; empty where all can. labels: names of scenarios' tags."""
     known = _TAGS.get(key.name, frozenset()) | frozenset(labels if key.name in _OF_ITERATIONS else ())
     other = [name for name, _ in key.tags if name not in known]
     return f"nothing here has the tag {other[0]!r}; there are: {', '.join(sorted(known)) or 'none'}" if other else ""

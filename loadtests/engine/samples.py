@@ -60,9 +60,7 @@ class RequestGroup:
 
 @dataclass(slots=True)
 class Samples:
-    """Groups of requests by their tags, and every other metric by name and tags. `folded` are the metrics that had more
-    than `most_exact` values.
-    """
+    """Groups of requests by tags, other metrics by name and tags. `folded`: those of more than `most_exact` values."""
 
     groups: dict[tuple[Tags, bool, str, bool], RequestGroup] = field(default_factory=dict)
     series: dict[tuple[str, Tags], Sink] = field(default_factory=dict)
@@ -158,7 +156,7 @@ class Samples:
     def take_report(self) -> dict[str, Any]:
         """Everything since the last report, ready for msgpack; what was taken is gone from here."""
         groups = [_pack_group(g) for g in self.groups.values() if g.count]
-        series = [_pack_sink(metric, tags, s) for (metric, tags), s in self.series.items() if not s.is_empty]
+        series = [_pack_sink(metric, tags, s) for (metric, tags), s in self.series.items() if s.samples]
         for group in self.groups.values():
             group.sent = group.received = 0
             group.folded.clear()
@@ -172,9 +170,7 @@ class Samples:
         return {"groups": groups, "series": series, "timed": timed}
 
     def merge_report(self, report: Mapping[str, Any]) -> list[RequestGroup]:
-        """Add a report of this or another process. Returns what came, group by group. Raise KeyError or TypeError on
-        a report that is not one.
-        """
+        """Add a report of any process; returns what came, by group. Raise KeyError or TypeError if it is none."""
         came, new = [_unpack_group(packed) for packed in report["groups"]], 0
         for group in came:
             mine = self.group(

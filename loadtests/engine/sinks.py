@@ -30,10 +30,6 @@ class CounterSink:
     def reset(self) -> None:
         self.total, self.samples = 0.0, 0
 
-    @property
-    def is_empty(self) -> bool:
-        return self.samples == 0
-
 
 @dataclass(slots=True)
 class GaugeSink:
@@ -55,10 +51,6 @@ class GaugeSink:
 
     def reset(self) -> None:
         self.value, self.samples, self.at = 0.0, 0, -math.inf
-
-    @property
-    def is_empty(self) -> bool:
-        return self.samples == 0
 
 
 @dataclass(slots=True)
@@ -83,10 +75,6 @@ class RateSink:
     @property
     def samples(self) -> int:
         return self.total
-
-    @property
-    def is_empty(self) -> bool:
-        return self.total == 0
 
 
 @dataclass(slots=True)
@@ -148,10 +136,6 @@ class TrendSink:
         """The folded values, each with its count; the exact ones are in `values`."""
         return iter(()) if self.folded is None else self.folded.pairs()
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.samples
-
     def in_order(self) -> Sequence[float]:
         """All values, smallest first."""
         if self._sorted is None or len(self._sorted) != self.samples:
@@ -168,7 +152,7 @@ class TrendSink:
 
     def mean(self) -> float:
         """Sum in order of arrival by the count, as k6 does it; 0 where there is nothing."""
-        if self.is_empty:
+        if not self.samples:
             return 0.0
         if self.folded is not None:
             return (self.folded.total + math.fsum(self.values)) / self.samples
@@ -189,10 +173,7 @@ class TrendSink:
         return sum(n * one * one * one for some in parts for one, n in some) / max(1, self.samples)
 
     def percentile(self, percent: float) -> float:
-        """k6's formula: between the two neighbours of `percent/100 * (n-1)`; 0 where there is nothing.
-
-        numpy's linear method differs in the last bit.
-        """
+        """k6's formula: between the neighbours of `percent/100 * (n-1)`; 0 for none. numpy's differs in a last bit."""
         ordered = self.in_order()
         if not ordered:
             return 0.0

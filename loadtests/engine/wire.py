@@ -105,23 +105,8 @@ class Connection:
     """One connection. After `exchange` its attributes describe the last request; reuse it for the next one."""
 
     __slots__ = (
-        "_address",
-        "_hub",
-        "_reader",
-        "_sock",
-        "_tls",
-        "_writer",
-        "body",
-        "connected_s",
-        "deadline",
-        "ended",
-        "first_byte",
-        "received",
-        "sent",
-        "started",
-        "status",
-        "timed_out",
-        "tls_s",
+        *("_address", "_hub", "_reader", "_sock", "_tls", "_writer", "body", "connected_s", "deadline", "ended"),
+        *("first_byte", "received", "sent", "started", "status", "timed_out", "tls_s"),
     )
 
     def __init__(self, address: Address) -> None:

@@ -118,7 +118,7 @@ def judge(
         verdict=ThresholdOutcome.UNKNOWN,
         why=Why.NO_DATA,
         k6_passes=passes,
-        observed=None if sink.is_empty or math.isnan(value) else value,
+        observed=None if not sink.samples or math.isnan(value) else value,
         samples=sink.samples,
         recorder=sink.recorder if isinstance(sink, TrendSink) else EXACT,
     )
@@ -127,7 +127,7 @@ def judge(
         return replace(unknown, why=why, message=f"{key}: {absent}")
     if math.isnan(e.limit):
         return replace(unknown, why=Why.UNDECIDABLE, message=f"{key}: {e.source} compares with NaN; give a number")
-    if sink.is_empty and not isinstance(sink, CounterSink):
+    if not sink.samples and not isinstance(sink, CounterSink):
         by_k6 = "yes" if passes else "no"
         return replace(unknown, message=f"{key}: no sample was taken (k6 would have passed it: {by_k6})")
     estimate = _estimate(sink, e, value, looks)

@@ -323,7 +323,7 @@ def _aggregate_trend(sink: TrendSink, expression: Expression) -> float:
 
 def k6_verdict(sink: Sink, expression: Expression, elapsed_s: float) -> bool:
     """What k6 says at the end of a run. A rate without samples passes whatever is asked of it, as it does in k6."""
-    if isinstance(sink, RateSink) and sink.is_empty:
+    if isinstance(sink, RateSink) and not sink.samples:
         return True
     return expression.holds(aggregate(sink, expression, elapsed_s))
 

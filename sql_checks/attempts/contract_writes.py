@@ -99,8 +99,8 @@ CHANGES = {
     ),
 }
 """Table -> what service, worker or operators do to its rows; the first of them stays."""
-HOLD = ("agent_tasks", "feature_flags", "agent_controls", "replay_budgets")
-"""Tables whose rows must hold what the first of these changes says."""
+STORED = ("agent_tasks", "feature_flags", "agent_controls", "replay_budgets")
+"""Tables that must store what the first of these changes says: no trigger may take it back."""
 OLD_TRAIL = """insert into public.audit_logs (action, actor, scope, created_at)
 values ('agents_paused', 'drill', %(id)s, now() - interval '{}')"""
 AUDITED = """with kept as (insert into public.audit_logs
@@ -313,7 +313,7 @@ def _writes() -> Iterator[Write]:
         for change in changes:
             statement = f"update public.{table} set {change} where company_id = %(id)s"
             yield Write(Expected.TAKEN, table, change, statement, stays=change is changes[0])
-            if table in HOLD and change is changes[0]:
+            if table in STORED and change is changes[0]:
                 held = change.replace(", ", " and ")
                 look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
                 yield Write(Expected.FILLED, table, f"{held} (after that change)", look)

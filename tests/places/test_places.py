@@ -12,8 +12,7 @@ import pytest
 
 from gates import config
 from gates.inputs import strict_yaml
-from gates.operator.serve import Desk
-from gates.operator.serve_command import TOKEN
+from gates.operator.serve import TOKEN, Desk
 from gates.verdict import Decision
 from tests.places.command_lines import printed, refused
 from tests.sources import ROOT

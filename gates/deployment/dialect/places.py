@@ -1,18 +1,19 @@
 """Where a member of a request travels: path, query or header if `names.http.fields` says so by `place:name`, else body.
 
 Outside a body everything is text. A value that text would turn into another one cannot be sent, and is never sent as
-another request.
+another request. The last functions read and write members of an answer or of claims by a path with dots.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from gates.contract.names import parts_of
 from gates.contract.places import BLANK, PLACES, SCALARS, blanks, places_of
 
 OF_A_PATH = "#"
@@ -176,3 +177,39 @@ def _solid(tokens: list[bytes], at: int) -> int:
 
 def _is(tokens: list[bytes], at: int, token: bytes) -> bool:
     return at < len(tokens) and tokens[at] == token
+
+
+def without(members: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
+    """The members without those at these paths, and without objects that become empty."""
+    found = {n: v for n, v in members.items() if n not in paths}
+    for outer in {path.partition(".")[0] for path in paths if "." in path} & found.keys():
+        inner = [path.partition(".")[2] for path in paths if path.startswith(f"{outer}.")]
+        if isinstance(found[outer], Mapping) and not (left := without(found[outer], inner)):
+            del found[outer]
+        elif isinstance(found[outer], Mapping):
+            found[outer] = left
+    return found
+
+
+def last_of(path: str) -> str:
+    """The last name of a path to a member, with any separator."""
+    return re.split(r"[./]", path.strip("#/."))[-1]
+
+
+def found_at(members: Mapping[str, Any], path: str, default: Any = None) -> Any:
+    """The value at a path of members, or the default. A null counts as a value."""
+    found: Any = members
+    for name in parts_of(path):
+        if not isinstance(found, Mapping) or name not in found:
+            return default
+        found = found[name]
+    return found
+
+
+def put(claims: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a path of members; whatever is on the way and no object is replaced."""
+    *outer, last = parts_of(path)
+    for name in outer:
+        claims[name] = dict(claims[name]) if isinstance(claims.get(name), Mapping) else {}
+        claims = claims[name]
+    claims[last] = value

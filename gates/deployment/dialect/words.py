@@ -15,7 +15,7 @@ from gates.contract.contract import contract
 from gates.contract.names import Names, user_of
 from gates.contract.places import BODY, places_of
 from gates.deployment.dialect import places
-from gates.deployment.dialect.members import found_at, last_of, put, without
+from gates.deployment.dialect.places import found_at, last_of, put, without
 from gates.deployment.dialect.signature import SignatureForm
 
 COUNTED = ("bigint", "integer")

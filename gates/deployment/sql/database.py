@@ -144,9 +144,7 @@ def told(environ: Mapping[str, str]) -> None:
 
 
 def see_lending(url: str) -> None:
-    """Find out whether the pooler lends by transaction: two idle clients then get the same session at times. Raise
-    psycopg.Error if it cannot be asked.
-    """
+    """Find out whether the pooler lends by transaction: two idle clients then share a session. Raise psycopg.Error."""
     with session(url, read_only=True) as one:
         if not one.is_pooled:
             return
@@ -252,9 +250,7 @@ def _is_ours(connection: Answering, seen: Mapping[str, object], settings: Mappin
 
 
 def _prove(connection: Answering, *, acts: bool) -> None:
-    """Close the connection and raise psycopg.OperationalError if the pooler keeps no settings for a transaction, or if
-    no trigger fires for this login.
-    """
+    """Close it and raise psycopg.OperationalError if a pooler keeps no settings, or no trigger fires for the login."""
     try:
         with connection.transaction():
             found = _look(connection)["found"]

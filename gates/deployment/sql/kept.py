@@ -32,9 +32,7 @@ class _Shelf:
 
 @contextmanager
 def keeping(*, one_lent: bool = False) -> Iterator[None]:
-    """Reuse the connections of `borrowed` within the block; then close them. one_lent: keep one even if a pooler lends
-    it for as long as it stays.
-    """
+    """Reuse connections of `borrowed` in the block, then close them. one_lent: keep one even if a pooler lends it."""
     if _Shelf.idle is not None:
         yield
         return

@@ -26,14 +26,8 @@ OUTBOX_FLAG = "outbox.enabled"
 REPLAY_FLAG = "dlq.replay.enabled"
 
 OWNED_TABLES = (
-    "event_outbox",
-    "agent_tasks",
-    "dead_letter_queue",
-    "events",
-    "replay_runs",
-    "replay_budgets",
-    "feature_flags",
-    "agent_controls",
+    *("event_outbox", "agent_tasks", "dead_letter_queue", "events", "replay_runs", "replay_budgets"),
+    *("feature_flags", "agent_controls"),
 )
 """Tables of the contract with rows by company_id, in the order in which a worker locks their rows.
 
@@ -78,12 +72,12 @@ class Tenants:
     on_create: Callable[[str], object] | None = None
     lease: str = ""
 
-    def create(self, *, below: int | None = None, label: str = "t") -> str:
-        """A new company whose buckets lie within `rollouts` (or, for outbox.enabled, under `below`). Returns its id.
+    def create(self, *, label: str = "t") -> str:
+        """A new company whose buckets lie within `rollouts`. Returns its id.
 
         Events that a trigger of the deployment adds for a new company are removed with it, so nobody sees them.
         """
-        wanted = {OUTBOX_FLAG: below or 100, **(self.rollouts if below is None else {})}
+        wanted = {OUTBOX_FLAG: 100, **self.rollouts}
         name, company = in_rollouts(self._candidates(label), wanted, self.connection)
         if self.on_create:
             self.on_create(company)

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from gates.contract.contract import Contract, Relation
 from gates.contract.names import Names
@@ -160,20 +161,18 @@ def _with_values(found: Mapping[str, TableMatch], rows: RowsSeen) -> dict[str, T
 
 def _relation(relation: Relation, found: TableMatch | None, pins: Pins, schema: Schema) -> Iterator[ComparedObject]:
     kind = "view" if relation.is_view else "table"
+    here = partial(ComparedObject, kind, relation.name, relation.area)
     pin = pins.get(relation.name, ...)
     if found is None:
         why = f"gate.yaml says {pin.table}, {NOT_THERE}" if isinstance(pin, Pin) else ""
         said = pin is None
         why = "gate.yaml says so" if said else why or _of_another_kind(relation, schema)
-        yield ComparedObject(kind, relation.name, relation.area, Presence.ABSENT, detail=why, said=said)
+        yield here(Presence.ABSENT, detail=why, said=said)
         for column in relation.columns:
             yield ComparedObject("column", f"{relation.name}.{column}", relation.area, Presence.ABSENT, said=said)
         return
     closed = schema.closed(found.table)
-    yield ComparedObject(
-        kind,
-        relation.name,
-        relation.area,
+    yield here(
         Presence.PRESENT if found.has_own_name else Presence.RENAMED,
         found.table.qualified,
         Confidence.SURE if found.has_own_name else found.confidence,
@@ -204,26 +203,24 @@ def _of_another_kind(relation: Relation, schema: Schema) -> str:
 
 def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> ComparedObject:
     name, pin = f"{relation.name}.{column}", found.pin
+    here = partial(ComparedObject, "column", name, relation.area)
     seen = found.columns.get(column)
     if pin and column in pin.expressions:
-        return ComparedObject("column", name, relation.area, Presence.RENAMED, "an expression", said=True)
+        return here(Presence.RENAMED, "an expression", said=True)
     if found.calls:
         shown = ", ".join(found.calls.values())
-        return ComparedObject("column", name, relation.area, Presence.RENAMED, shown, found.confidence, "one call each")
+        return here(Presence.RENAMED, shown, found.confidence, "one call each")
     if seen is None:
         why = f"gate.yaml says {pin.columns[column]}, {NOT_THERE}" if pin and column in pin.columns else ""
         said = bool(pin and column in pin.absent)
-        return ComparedObject("column", name, relation.area, Presence.ABSENT, detail=why, said=said)
+        return here(Presence.ABSENT, detail=why, said=said)
     real = seen.column
     same = real.name == column
     trouble = difference(wanted, real.type, is_id=is_id(column, wanted), values=bool(real.values))
     if column in relation.nulls and real.not_null and not found.table.is_view:
         trouble = "NOT NULL, and a null means everybody: there can be no global row"
     presence = Presence.DIFFERS if trouble else Presence.PRESENT if same else Presence.RENAMED
-    return ComparedObject(
-        "column",
-        name,
-        relation.area,
+    return here(
         presence,
         real.name if not same or trouble else "",
         Confidence.SURE if same else min(seen.confidence, found.confidence),
@@ -235,9 +232,10 @@ def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> 
 
 def _key(relation: Relation, found: TableMatch, key: Sequence[str]) -> ComparedObject:
     name = f"{relation.name}({', '.join(key)})"
+    here = partial(ComparedObject, "key", name, relation.area)
     real = [found.columns[c].column.name for c in key if c in found.columns]
     if len(real) < len(key):
-        return ComparedObject("key", name, relation.area, Presence.ABSENT, detail="a column of it is absent")
+        return here(Presence.ABSENT, detail="a column of it is absent")
     nullable = {
         found.columns[c].column.name for c in key if c in relation.nulls and not found.columns[c].column.not_null
     }
@@ -245,10 +243,10 @@ def _key(relation: Relation, found: TableMatch, key: Sequence[str]) -> ComparedO
     wider = wider_key(found.table, real) if said else ()
     if said and (len({*real}) < len(key) or (wider and not _is_sure(found, key))):
         shown = f"{', '.join(real)} may be a part of it: unique is ({', '.join(wider)})" if wider else "mapped twice"
-        return ComparedObject("key", name, relation.area, Presence.UNKNOWN, detail=shown)
+        return here(Presence.UNKNOWN, detail=shown)
     shown = "" if real == [*key] else ", ".join(real)
     presence = Presence.DIFFERS if said else Presence.RENAMED if shown else Presence.PRESENT
-    return ComparedObject("key", name, relation.area, presence, shown, detail=said)
+    return here(presence, shown, detail=said)
 
 
 def _is_sure(found: TableMatch, columns: Sequence[str]) -> bool:
@@ -260,13 +258,12 @@ def _is_sure(found: TableMatch, columns: Sequence[str]) -> bool:
 
 def _row_security(found: TableMatch) -> ComparedObject:
     relation, said = found.relation, row_security_trouble(found.table)
+    here = partial(ComparedObject, "row security", relation.name, relation.area)
     if said and "company_id" in relation.nulls and not _has_tenant(found):
-        return ComparedObject(
-            "row security", relation.name, relation.area, Presence.UNKNOWN, detail="no tenant's rows: it has no tenant"
-        )
+        return here(Presence.UNKNOWN, detail="no tenant's rows: it has no tenant")
     shown = "" if found.has_own_name else found.table.qualified
     presence = Presence.DIFFERS if said else Presence.RENAMED if shown else Presence.PRESENT
-    return ComparedObject("row security", relation.name, relation.area, presence, shown, detail=said)
+    return here(presence, shown, detail=said)
 
 
 def _has_tenant(found: TableMatch) -> bool:
@@ -276,25 +273,18 @@ def _has_tenant(found: TableMatch) -> bool:
 
 def _values(relation: Relation, found: TableMatch, column: str) -> ComparedObject:
     name, wanted, real = f"{relation.name}.{column}", relation.values[column], found.columns[column].column.values
+    here = partial(ComparedObject, "values", name, relation.area)
     if not real:
-        return ComparedObject(
-            "values", name, relation.area, Presence.UNKNOWN, detail="no enum, CHECK or row says which values there are"
-        )
+        return here(Presence.UNKNOWN, detail="no enum, CHECK or row says which values there are")
     paired = match_values(wanted, real, synonyms())
     lacking = [w for w in wanted if w not in paired]
     renamed = {w: r for w, r in paired.items() if w != r}
-    partial = relation.area == "audit" or not found.columns[column].column.is_listed
-    if (partial and paired) or not lacking:
+    is_partial = relation.area == "audit" or not found.columns[column].column.is_listed
+    if (is_partial and paired) or not lacking:
         presence = Presence.RENAMED if renamed else Presence.PRESENT
         said = "; ".join(f"{w} is {r}" for w, r in renamed.items())
-        return ComparedObject("values", name, relation.area, presence, "", Confidence.LIKELY if renamed else None, said)
-    return ComparedObject(
-        "values",
-        name,
-        relation.area,
-        Presence.DIFFERS,
-        detail=f"nothing stands for {', '.join(lacking)} among {', '.join(real[:8])}",
-    )
+        return here(presence, "", Confidence.LIKELY if renamed else None, said)
+    return here(Presence.DIFFERS, detail=f"nothing stands for {', '.join(lacking)} among {', '.join(real[:8])}")
 
 
 def _renamed_values(found: TableMatch) -> dict[str, dict[str, str]]:
@@ -318,33 +308,32 @@ def _functions(contract: Contract, found: Mapping[str, FunctionMatch], schema: S
     for wanted in contract.functions.values():
         one = found.get(wanted.name)
         name = f"{wanted.name}({', '.join(wanted.arguments)})"
+        here = partial(ComparedObject, "function", name, wanted.area)
         if one is None:
             why = schema.unread.get("functions", "")
-            yield ComparedObject("function", name, wanted.area, _unless(why), detail=why)
+            yield here(_unless(why), detail=why)
             continue
         presence, said = (Presence.PRESENT, "") if one.is_own else (Presence.RENAMED, one.reason)
         closed = "" if one.function.callable else "this login may not call it"
         said = "; ".join(s for s in (closed, said) if s)
         real, others = one.function.qualified, one.alternatives
-        yield ComparedObject("function", name, wanted.area, presence, real, one.confidence, said, others, closed=closed)
+        yield here(presence, real, one.confidence, said, others, closed=closed)
 
 
 def _roles(contract: Contract, found: Mapping[str, RoleMatch], schema: Schema) -> Iterator[ComparedObject]:
     for name, area in contract.roles.items():
         one = found.get(name)
+        here = partial(ComparedObject, "role", name, area)
         if one is None:
             why = schema.unread.get("roles", "")
-            yield ComparedObject("role", name, area, _unless(why), detail=why)
+            yield here(_unless(why), detail=why)
             continue
         said = ", ".join(
             ["is a superuser"] * one.role.superuser + ["passes over row-level security (BYPASSRLS)"] * one.role.bypasses
         )
         same = one.role.name == name
         presence = Presence.DIFFERS if said else Presence.PRESENT if same else Presence.RENAMED
-        yield ComparedObject(
-            "role",
-            name,
-            area,
+        yield here(
             presence,
             "" if same else one.role.name,
             one.confidence,
@@ -358,24 +347,23 @@ def _flags(contract: Contract, rows: RowsSeen, said: Mapping[str, str]) -> Itera
     open_keys = [k for k in rows.flags or () if k not in said.values()]
     named = _named_flags([k for k in contract.flags if k not in said], open_keys)
     for key, area in contract.flags.items():
+        here = partial(ComparedObject, "flag", key, area)
         if rows.flags is None:
-            yield ComparedObject(
-                "flag", key, area, Presence.UNKNOWN, said.get(key, ""), detail="the rows of the flags could not be read"
-            )
+            yield here(Presence.UNKNOWN, said.get(key, ""), detail="the rows of the flags could not be read")
         elif key in said:
             there = said[key] in rows.flags
             presence = Presence.RENAMED if there else Presence.ABSENT
             why = "gate.yaml says so" if there else f"there is no global row of {said[key]}"
-            yield ComparedObject("flag", key, area, presence, said[key], Confidence.SURE, why, said=there)
+            yield here(presence, said[key], Confidence.SURE, why, said=there)
         elif key in rows.flags:
-            yield ComparedObject("flag", key, area, Presence.PRESENT, detail=_flag_said(rows.flags[key]))
+            yield here(Presence.PRESENT, detail=_flag_said(rows.flags[key]))
         else:
             near, score = named.get(key, ("", 0.0))
             if near:
                 confidence = Confidence.LIKELY if score >= 0.9 else Confidence.PERHAPS
-                yield ComparedObject("flag", key, area, Presence.RENAMED, near, confidence, "a key of like words")
+                yield here(Presence.RENAMED, near, confidence, "a key of like words")
             else:
-                yield ComparedObject("flag", key, area, Presence.ABSENT, detail="there is no global row of this key")
+                yield here(Presence.ABSENT, detail="there is no global row of this key")
 
 
 def _named_flags(wanted: Sequence[str], keys: Sequence[str]) -> dict[str, tuple[str, float]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from gates.contract.contract import Contract, Endpoint
 from gates.deployment.requests import SIGNATURE, Answer
@@ -242,6 +243,7 @@ def _shape(path: str) -> str:
 
 
 def _endpoint(endpoint: Endpoint, one: EndpointMatch | None, surface: Surface) -> ComparedObject:
+    here = partial(ComparedObject, "endpoint", endpoint.name, endpoint.area)
     if one is not None:
         presence = Presence.PRESENT if one.is_own else Presence.RENAMED
         real = "" if one.is_own else f"{endpoint.method} {one.path}"
@@ -250,33 +252,32 @@ def _endpoint(endpoint: Endpoint, one: EndpointMatch | None, surface: Surface) -
             presence, said = Presence.DIFFERS, f"a request without credentials and without sense is answered {status}"
         else:
             said = "" if one.is_own else one.reason
-        return ComparedObject(
-            "endpoint", endpoint.name, endpoint.area, presence, real, one.confidence, said, said=one.said
-        )
+        return here(presence, real, one.confidence, said, said=one.said)
     if surface.unreached:
-        return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail="nothing answers")
+        return here(Presence.UNKNOWN, detail="nothing answers")
     method = "OPTIONS" if endpoint.method == "POST" else "GET"
     if "{" in endpoint.path:
         return _run_endpoint(endpoint, surface)
     status, control = surface.status(method, endpoint.path), surface.status(method, NOWHERE)
     if status == control and status not in {0, 404}:
         said = f"{method} of every path answers {status}, also where there is nothing"
-        return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail=said)
+        return here(Presence.UNKNOWN, detail=said)
     if not status or status >= 500:
         said = f"{method} {endpoint.path} {f'answers {status}' if status else 'has no answer in time'}"
-        return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail=said)
+        return here(Presence.UNKNOWN, detail=said)
     said = f"{method} {endpoint.path} answers {status}"
-    return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.ABSENT, detail=said)
+    return here(Presence.ABSENT, detail=said)
 
 
 def _run_endpoint(endpoint: Endpoint, surface: Surface) -> ComparedObject:
     """For a path with an id: an unknown id is refused without credentials, or not found."""
+    here = partial(ComparedObject, "endpoint", endpoint.name, endpoint.area)
     prefix = endpoint.path.partition("{")[0]
     status = next((a.status for (m, p), a in surface.answers.items() if m == "GET" and p.startswith(prefix)), 0)
     if status in {400, 401, 403}:
-        return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.PRESENT)
+        return here(Presence.PRESENT)
     said = f"GET of an id that does not exist answers {status}" if status else "it has no answer in time"
-    return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail=said)
+    return here(Presence.UNKNOWN, detail=said)
 
 
 def _members(
@@ -290,19 +291,18 @@ def _members(
         known = paired(wanted, real, called)
         for name in wanted:
             whole = f"{endpoint.name} {name}"
+            here = partial(ComparedObject, kind, whole, endpoint.area)
             if not real:
                 said = NO_DOCUMENT if document is None else "the document does not list it"
-                yield ComparedObject(kind, whole, endpoint.area, Presence.UNKNOWN, detail=said)
+                yield here(Presence.UNKNOWN, detail=said)
             elif name not in known:
-                yield ComparedObject(kind, whole, endpoint.area, Presence.ABSENT)
+                yield here(Presence.ABSENT)
             else:
                 found, score = known[name]
                 same = found == name
                 presence = Presence.PRESENT if same else Presence.RENAMED
                 confidence = Confidence.LIKELY if score >= 0.85 else Confidence.PERHAPS
-                yield ComparedObject(
-                    kind, whole, endpoint.area, presence, "" if same else found, None if same else confidence
-                )
+                yield here(presence, "" if same else found, None if same else confidence)
     yield from _refusals(endpoint, operation, document, _unsigned_code(one, surface))
 
 
@@ -320,34 +320,31 @@ def _unsigned_code(one: EndpointMatch | None, surface: Surface) -> str:
 def _refusals(
     endpoint: Endpoint, operation: ApiOperation | None, document: ApiDocument | None, unsigned: str
 ) -> Iterator[ComparedObject]:
-    """Codes from the document, and from refusals of requests without credentials. A missing code is unknown: a document
-    proves no absence.
-    """
+    """Codes of the document, and of refusals without credentials; a missing one is unknown: a document is no proof."""
     named = [(c, s) for s, cs in (operation.codes if operation else {}).items() for c in dict.fromkeys(cs)]
     wanted = [*endpoint.refusals.items()]
     scores = [[_code_score(code, status, *real) for real in named] for code, status in wanted]
     for (code, status), row, place in zip(wanted, scores, assign(scores, LEAST_CODE), strict=True):
         whole = f"{endpoint.name} {code}"
+        here = partial(ComparedObject, "refusal", whole, endpoint.area)
         if code == "unauthenticated" and unsigned:
             same = unsigned == code
             presence, sure = (Presence.PRESENT, None) if same else (Presence.RENAMED, Confidence.SURE)
             shown = "" if same else unsigned
-            yield ComparedObject(
-                "refusal", whole, endpoint.area, presence, shown, sure, "" if same else "so it answered"
-            )
+            yield here(presence, shown, sure, "" if same else "so it answered")
             continue
         if place == NONE:
             said = NO_DOCUMENT if document is None else "the document does not name this code"
-            yield ComparedObject("refusal", whole, endpoint.area, Presence.UNKNOWN, detail=said)
+            yield here(Presence.UNKNOWN, detail=said)
             continue
         real, other = named[place]
         if (real, other) == (code, status):
-            yield ComparedObject("refusal", whole, endpoint.area, Presence.PRESENT)
+            yield here(Presence.PRESENT)
             continue
         confidence = Confidence.LIKELY if row[place] >= 0.9 else Confidence.PERHAPS
         is_everywhere = len([c for c, _ in named if c == real]) > 1  # one list of codes for all refusals
         shown = real if other == status or is_everywhere else f"{real} ({other})"
-        yield ComparedObject("refusal", whole, endpoint.area, Presence.RENAMED, shown, confidence)
+        yield here(Presence.RENAMED, shown, confidence)
 
 
 def _code_score(code: str, status: int, real: str, other: int) -> float:
@@ -362,8 +359,9 @@ def _headers(surface: Surface, contract: Contract, found: Mapping[str, EndpointM
     sent = {k for a in surface.answers.values() for k, _ in a.headers}
     known = {h.lower(): h for h in (*listed, *sent)}
     for name, area in contract.headers.items():
+        here = partial(ComparedObject, "header", name, area)
         if name.lower() in known:
-            yield ComparedObject("header", name, area, Presence.PRESENT)
+            yield here(Presence.PRESENT)
             continue
         spelled = [s.lower() for s in synonyms().headers.get(name, ())]
         ending = f"-{name.lower().removeprefix('x-')}"
@@ -371,10 +369,10 @@ def _headers(surface: Surface, contract: Contract, found: Mapping[str, EndpointM
         if not near and name == SIGNATURE:  # all that sign use the same header
             near = next((h for h in listed if h.lower().endswith("-signature")), "")
         if near:
-            yield ComparedObject("header", name, area, Presence.RENAMED, near, Confidence.LIKELY, "people call it so")
+            yield here(Presence.RENAMED, near, Confidence.LIKELY, "people call it so")
         else:
             said = "nothing answers" if surface.unreached else "no answer and no document shows it"
-            yield ComparedObject("header", name, area, Presence.UNKNOWN, detail=said)
+            yield here(Presence.UNKNOWN, detail=said)
 
 
 def _code_member(surface: Surface) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from gates.contract.contract import Contract
 from gates.deployment.requests import Answer
@@ -107,9 +108,10 @@ def series_of(answer: Answer | None, contract: Contract) -> Iterator[ComparedObj
         for n in contract.metrics
     ]
     for (name, area), place in zip(contract.metrics.items(), assign(scores, LEAST_METRIC), strict=True):
+        here = partial(ComparedObject, "metric", name, area)
         if place == NONE:
-            yield ComparedObject("metric", name, area, Presence.UNKNOWN, detail="no series of /metrics is like it")
+            yield here(Presence.UNKNOWN, detail="no series of /metrics is like it")
         elif series[place] in {name, name.removesuffix("_total")}:
-            yield ComparedObject("metric", name, area, Presence.PRESENT)
+            yield here(Presence.PRESENT)
         else:
-            yield ComparedObject("metric", name, area, Presence.RENAMED, series[place], Confidence.PERHAPS)
+            yield here(Presence.RENAMED, series[place], Confidence.PERHAPS)

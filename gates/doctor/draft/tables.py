@@ -31,14 +31,8 @@ FILLED = {
 KINDS_OF_CALLS = frozenset(words("route endpoint path kind action scope limiter operation purpose"))
 """Words of a column that tells several limits apart in one table of calls."""
 WRITTEN = (
-    "companies",
-    "edge_rate_limits",
-    "event_outbox",
-    "events",
-    "dead_letter_queue",
-    "feature_flags",
-    "agent_controls",
-    "agent_tasks",
+    *("companies", "edge_rate_limits", "event_outbox", "events", "dead_letter_queue", "feature_flags"),
+    *("agent_controls", "agent_tasks"),
 )
 """Tables into which the gate inserts rows of its own tenants."""
 

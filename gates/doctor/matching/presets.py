@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gates.contract.contract import contract
 from gates.doctor.reading.schema import Schema, SchemaTable
 from gates.text.own_data import data_of
 
@@ -66,7 +67,7 @@ def libraries_of(schema: Schema) -> list[FoundPreset]:
                 own = tuple(t.qualified for t in tables if usual != "public" or t.name in named)
                 prefix = "" if chosen == given.get("prefix", "") else chosen
                 reason = f"the tables {', '.join(named)} in schema {place}"
-                judged = given.get("judged", True)
+                judged = name in contract().presets
                 found.append(FoundPreset(name, given["title"], place, place != usual, prefix, reason, judged, own))
     if {r.name for r in schema.roles} >= SUPABASE_ROLES and "auth" in schema.schemas:
         found.append(

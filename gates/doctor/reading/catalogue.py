@@ -6,9 +6,9 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -32,6 +32,7 @@ PLATFORM = ("auth", "storage", "realtime", "vault", "graphql", "graphql_public",
 _LITERAL = re.compile(r"'((?:[^']|''){1,100})'::|'((?:[^']|''){1,100})'")
 
 Rows = list[dict[str, Any]]
+D = TypeVar("D")
 
 
 @dataclass
@@ -75,11 +76,9 @@ class _Session:
         return {part: cursor.fetchall() for part, cursor in asked.items()}
 
 
-def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_S) -> schema.Schema:
-    """The schema of the connected database. Raise psycopg.Error if the connection is lost. The connection is read-only
-    and in autocommit mode.
-    """
-    session = _Session(connection, time.monotonic() + most_s)
+def read_schema(connection: Answering, contract: Contract) -> schema.Schema:
+    """The schema of the database, read over a read-only autocommit connection. Raise psycopg.Error if that is lost."""
+    session = _Session(connection, time.monotonic() + MOST_S)
     names = [*contract.relations]
     parts = session.rows_of(
         {
@@ -97,10 +96,8 @@ def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_
     tables = _detailed(session, raw, _wanted(raw, contract))
     return schema.Schema(
         tables=tuple(tables),
-        functions=tuple(_function(f) for f in functions),
-        roles=tuple(
-            schema.SchemaRole(r["name"], r["login"], r["superuser"], r["bypasses"], (*r["member_of"],)) for r in roles
-        ),
+        functions=tuple(_made(schema.SchemaFunction, f) for f in functions),
+        roles=tuple(_made(schema.SchemaRole, r) for r in roles),
         login=str(server.get("login", "")),
         database=str(server.get("database", "")),
         version=int(server.get("version", 0)) // 10_000,
@@ -136,32 +133,13 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[schema.
         for one in mine["enums"]:
             _change(columns, one["column"], values=(*one["labels"],))
         found.append(
-            schema.SchemaTable(
-                row["schema"],
-                row["name"],
-                row["kind"],
-                columns,
-                tuple(
-                    schema.UniqueKey(
-                        k["name"],
-                        (*k["columns"],),
-                        k["is_primary"],
-                        k["partial"],
-                        k["nulls_not_distinct"],
-                        k["expression"] or "",
-                        k["predicate"] or "",
-                    )
-                    for k in mine["keys"]
-                ),
-                tuple(
-                    schema.RowPolicy(p["name"], p["command"], p["permissive"], (*p["roles"],), p["rows"] or "")
-                    for p in mine["policies"]
-                ),
-                tuple(t["fires"] for t in mine["triggers"] if t["enabled"]),
-                **{k: row[k] for k in ("secured", "forced", "readable", "narrowed", "owner")},
-                comment=row["comment"] or "",
-                grantees=(*row["grantees"],),
-                truncators=(*row["truncators"],),
+            _made(
+                schema.SchemaTable,
+                row,
+                columns=columns,
+                keys=tuple(_made(schema.UniqueKey, k) for k in mine["keys"]),
+                policies=tuple(_made(schema.RowPolicy, p) for p in mine["policies"]),
+                triggers=tuple(t["fires"] for t in mine["triggers"] if t["enabled"]),
             )
         )
     return found
@@ -191,13 +169,8 @@ def _listed(definition: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((a or b).replace("''", "'") for a, b in _LITERAL.findall(definition)))
 
 
-def _function(row: Mapping[str, Any]) -> schema.SchemaFunction:
-    return schema.SchemaFunction(
-        row["schema"],
-        row["name"],
-        (*row["arguments"],),
-        (*row["argument_names"],),
-        row["returns"],
-        row["callable"],
-        row["source"] or "",
-    )
+def _made(kind: type[D], row: Mapping[str, Any], **parts: Any) -> D:
+    """A row as the dataclass whose fields its columns name: lists as tuples, NULL as an empty text."""
+    own = {f.name: row[f.name] for f in fields(kind) if f.name in row}  # type: ignore[arg-type]  # of dataclasses alone
+    plain = {n: "" if v is None else (*v,) if isinstance(v, list) else v for n, v in own.items()}
+    return kind(**plain | parts)

@@ -69,10 +69,10 @@ class Variant:
 
 
 @prepares
-def _by_sql(bench: ProofBench, *statements: str, told: Mapping[str, str] | None = None) -> Iterator[Mapping[str, str]]:
+def _by_sql(bench: ProofBench, *statements: str) -> Iterator[Mapping[str, str]]:
     for statement in statements:
         bench.execute(statement)
-    yield told or {}
+    yield {}
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from gates.proof.hostile.acts import ACTS
 from gates.proof.hostile.ailments import AILMENTS, suffer
 from gates.proof.hostile.arena import POLICY, Arena, HostileRun
 from gates.proof.hostile.copies import Copies
-from gates.proof.hostile.drillkills import DRILL_KILLS, kill_drills
 from gates.proof.hostile.impostors import Impostor, impostors
+from gates.proof.hostile.kills import DRILL_KILLS, kill_drills
 from gates.proof.hostile.partitions import PARTITIONS, Hand
 from gates.proof.hostile.sieges import SIEGES, Siege, besiege
 from gates.proof.trial import ProofPart, Trial, broken, trial

@@ -4,11 +4,9 @@ import gzip
 import itertools
 import random
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from gates.proof.workbench.servers import HANG, Reply, raw
-
-Pieces = Iterator[bytes | float]
 
 OK = b"HTTP/1.1 200 OK\r\n"
 JSON_HEAD = OK + b"Content-Type: application/json\r\n"
@@ -20,15 +18,8 @@ PIECE = b"A" * 65_536
 DRIP_S = 0.5
 
 
-def _endless(head: bytes, piece: bytes = PIECE, pause_s: float = 0.0) -> Reply:
-    def stream() -> Pieces:
-        yield head
-        for _ in range(MOST_PIECES):
-            yield piece
-            if pause_s:
-                yield pause_s
-
-    return Reply(stream=stream)
+def _endless(head: bytes, piece: bytes = PIECE) -> Reply:
+    return Reply(stream=lambda: itertools.chain([head], itertools.repeat(piece, MOST_PIECES)))
 
 
 def _drip(text: bytes) -> Reply:

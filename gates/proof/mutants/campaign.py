@@ -7,7 +7,10 @@ must pass on a clean deployment, once after every few. A look that saw nothing a
 
 from __future__ import annotations
 
+import math
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -19,7 +22,6 @@ from gates.proof.judgement import GateRun
 from gates.proof.matrix.campaign import RunScope
 from gates.proof.matrix.short import Looker
 from gates.proof.mutants.mutant import Mutant, companies, planted, together
-from gates.proof.mutants.nearness import nearest
 from gates.proof.trial import ProofPart, Trial
 from gates.proof.workbench.bench import TROUBLES, OpenBench, ProofBench
 from gates.proof.workbench.lanes import IsOver, share_out
@@ -35,10 +37,9 @@ PART = 120
 """How many drills share a look, which has a time limit."""
 EQUIVALENT, HOLE = "equivalent: ", "hole: the gate promoted: "
 DEAD = "it did not start; "
+WORD = re.compile(r"[a-z]{3,}")
 MANIFEST = "sql/manifest/"
-"""These compare a schema with the shipped one, and come last: what only they see is missed if a wrong migration came
-with a manifest made from it.
-"""
+"""They compare with the shipped schema, and come last: a wrong migration may bring a manifest made from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,3 +326,20 @@ def _unpassed(run: GateRun) -> tuple[str, ...]:
     asked = {check for check, *_ in run.costs}
     findings = run.verdict.findings if run.verdict else ()
     return tuple(f.check for f in findings if f.check in asked and f.effect in {Effect.HOLD, Effect.ROLLBACK})
+
+
+def nearest(mutant: Mutant, specs: Sequence[CheckSpec], count: int) -> list[CheckSpec]:
+    """The checks that most likely see a mutant, by the words of its file and line; the rarest words weigh most."""
+    of_specs = [_words(f"{s.id} {s.claim}") for s in specs]
+    known = Counter(word for words in of_specs for word in words)
+    said = _words(mutant.about)
+
+    def weight(i: int) -> float:
+        return sum(math.log(len(specs) / known[word]) for word in said & of_specs[i])
+
+    order = sorted(range(len(specs)), key=lambda i: (-weight(i), specs[i].id))
+    return [specs[i] for i in order[:count]]
+
+
+def _words(text: str) -> set[str]:
+    return {word.rstrip("s") for word in WORD.findall(text.lower())}

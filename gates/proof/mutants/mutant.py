@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
+
 from gates.proof.mutants import clauses, statements
 from gates.proof.mutants.statements import Edit
 from gates.stack.service import SOURCE_ROOT
@@ -21,6 +23,8 @@ OUTSIDE = {"__main__.py", "app.py", "http_agent.py", "logs.py", "migrate.py", "o
 """Files that read the command line and the environment, write logs, or apply migrations: a gate sees only their
 effects. Also the HTTP agent, which the proved worker does not use.
 """
+EQUIVALENTS = Path(__file__).with_name("equivalents.yaml")
+"""Why some mutants may be promoted: the only place for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +180,14 @@ def planted(mutant: Mutant, root: Path = SOURCE_ROOT) -> Iterator[Path]:
         for path, text in mutant.texts.items():
             (Path(folder) / path).write_text(text, encoding="utf-8")
         yield Path(folder)
+
+
+def equivalents(text: str | None = None) -> Mapping[str, str]:
+    """Key of the mutant -> the reason. Raise ValueError for anything that is not one."""
+    found: dict[str, str] = {}
+    for why, files in (yaml.safe_load(text or EQUIVALENTS.read_text(encoding="utf-8")) or {}).items():
+        for key in (f"{PACKAGE}/{file}:{change}" for file, changes in files.items() for change in changes):
+            if key in found:
+                raise ValueError(f"{key} is there twice; allowed: once; in {EQUIVALENTS.name}. Drop one")
+            found[key] = why
+    return found

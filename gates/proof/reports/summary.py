@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from gates.proof.judgement import Cell, Status
-from gates.proof.mutants.tally import tally
+from gates.proof.mutants.campaign import DEAD, EQUIVALENT, MANIFEST
 from gates.proof.proof import MOST_REASON, Proof, names
-from gates.proof.trial import ProofPart
+from gates.proof.trial import ProofPart, Trial
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.terminal import table
 from gates.text.inert import Markdown, Terminal
@@ -76,10 +76,29 @@ def _of_trials(proof: Proof) -> list[str]:
         why = "; ".join(f"{t.name}: {t.reason[:MOST_REASON]}" for t in held)
         said.append(f"of {len(kinds)} kinds; held: {len(held)} runs" + (f": {why}" if why else ""))
     if mutants := proof.of(ProofPart.MUTANTS):
-        said.append(tally(mutants).sentence)
+        said.append(of_mutants(mutants))
     if proof.unpassed_nowhere:
         said.append(f"passed on every degenerate server: {', '.join(proof.unpassed_nowhere)}")
     return said
+
+
+def of_mutants(trials: Sequence[Trial]) -> str:
+    """The results of the mutants, in numbers; those in `among` are some of the killed."""
+    killed = [t for t in trials if t.decision and t.decision != Decision.PROMOTE.value]
+    promoted = [t for t in trials if t.decision == Decision.PROMOTE.value]
+    equivalent, lost = sum(t.reason.startswith(EQUIVALENT) for t in promoted), sum(not t.decision for t in trials)
+    among = {
+        "by the schema's manifest alone": sum(
+            bool(t.unpassed) and all(c.startswith(MANIFEST) for c in t.unpassed) for t in killed
+        ),
+        "held without a failed check": sum(not t.unpassed for t in killed),
+        "did not start": sum(t.reason.startswith(DEAD) for t in killed),
+    }
+    due = len(trials) - equivalent - lost
+    said = f"{len(killed)} of {due} killed ({len(killed) / due:.1%})" if due else "none was judged"
+    parts = ", ".join(f"{count} {what}" for what, count in among.items() if count)
+    more = f"; {equivalent} more are equivalent; {len(promoted) - equivalent} are holes"
+    return f"mutants: {said}{f', of them {parts}' * bool(parts)}{more}{f'; {lost} could not be judged' * bool(lost)}"
 
 
 def drawn_anew(why: Mapping[str, str]) -> str:

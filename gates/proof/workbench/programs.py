@@ -179,13 +179,11 @@ def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tupl
     return (sys.executable, "-m", "gates", *words, *daring)
 
 
-def gate_run(
-    environ: Mapping[str, str], out: Path, *options: str, timeout_s: float = RUN_TIMEOUT_S, under: Sequence[str] = ()
-) -> GateRun:
+def gate_run(environ: Mapping[str, str], out: Path, *options: str, under: Sequence[str] = ()) -> GateRun:
     """Run the whole gate as a user does, after the words `under`. Its verdict counts only if the exit code agrees."""
     before = (shutil.which(under[0]) or under[0], *under[1:]) if under else ()
     output, state = _places(out)
-    done = run((*before, *gate(("run", *output, *state, *options), environ)), environ, timeout_s)
+    done = run((*before, *gate(("run", *output, *state, *options), environ)), environ, RUN_TIMEOUT_S)
     return read_run(out, done)
 
 

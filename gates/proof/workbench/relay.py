@@ -22,9 +22,7 @@ class Cut(Exception):  # noqa: N818  -- what a tap does to a connection, no erro
 
 
 class Tap:
-    """One connection through the relay. It forwards what `sent` and `answered` return. Either may wait, and may raise
-    Cut. This base class forwards everything.
-    """
+    """A connection through the relay, which forwards what these return (here: all). Either may wait, or raise Cut."""
 
     async def sent(self, piece: bytes) -> bytes:
         """Bytes of the client."""

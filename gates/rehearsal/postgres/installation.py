@@ -15,9 +15,9 @@ OPEN_EXTENSIONS = ("moddatetime", "pg_stat_statements", "vector")
 """Extensions without access to files or programs; their own control files still restrict them to superusers."""
 
 
-def versions(found: Path = DEBIAN) -> dict[int, Path]:
+def versions() -> dict[int, Path]:
     """The `bin` folder of each installed major version beside the embedded one."""
-    places = ((p.name, p / "bin") for p in found.glob("*")) if found.is_dir() else ()
+    places = ((p.name, p / "bin") for p in DEBIAN.glob("*")) if DEBIAN.is_dir() else ()
     return {int(name): programs for name, programs in places if name.isdigit() and (programs / "initdb").is_file()}
 
 

@@ -88,9 +88,7 @@ class Rehearsed:
 
 @contextmanager
 def throw_away(environ: Mapping[str, str], version: int | None, roles: Sequence[str] = ()) -> Iterator[Rehearsed]:
-    """The server for a `with` block; `roles` are created in it. Raise UsageError for a version that is not installed,
-    CannotWork if it does not start.
-    """
+    """A server, with `roles`, for a block. Raise UsageError if it is not installed, CannotWork if it fails."""
     with ExitStack() as undo:
         try:
             found = _start(undo, environ, version, roles)

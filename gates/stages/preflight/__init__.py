@@ -25,7 +25,7 @@ from gates.evidence import Evidence, JsonValue, Outcome, Severity, Where, stamp
 from gates.stages.context import Context, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import Memory, credential_lines
-from gates.stages.preflight.database import DATABASE, SIGHT, SKEW, database_lines
+from gates.stages.preflight.database import DATABASE, SIGHT, SKEW, database_lines, with_room
 from gates.stages.preflight.endpoints import (
     REACHABLE,
     READY,
@@ -38,7 +38,6 @@ from gates.stages.preflight.endpoints import (
     release_of,
     versions_of,
 )
-from gates.stages.preflight.lent import with_room
 from gates.stages.preflight.looks import LookResult, after, spec, timed
 from gates.stages.preflight.pairing import of_one_deployment
 

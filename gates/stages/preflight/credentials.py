@@ -129,9 +129,7 @@ class StillBusyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CredentialDoor:
-    """Tries credentials on the target, by the target's clock. guarded: the methods that are refused without
-    credentials, so that acceptance means something.
-    """
+    """Tries credentials by the target's clock. guarded: methods refused without, so that acceptance has a meaning."""
 
     target: Target
     door: HttpDoor

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime as dt
+import threading
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gates.deployment.http.limits import within
 from gates.deployment.identity import database_place, server_of
 from gates.deployment.queue.schema import look_at
 from gates.deployment.sql.connection import Answering
-from gates.deployment.sql.database import Connection, connect, execute, sql, value
+from gates.deployment.sql.database import Connection, connect, execute, lending, session, sql, value
 from gates.deployment.sql.failures import in_words
 from gates.deployment.sql.sight import sights
 from gates.deployment.target import Target
@@ -62,6 +63,17 @@ SKEW = spec(
 )
 NOT_FOUND = "not found; allowed: the contract's tables, or those of names: tables (`gate doctor --write` drafts them)"
 ALL_ROWS = "Allowed: a policy that is `true` for it, and none that narrows. Use one that sees all rows (replay_gate)"
+LEAST_LENT, ENOUGH_LENT = 7, 12
+"""Sessions beside the one that the gate keeps: with fewer not even one drill at a time can run. And those of a whole
+run, with that one.
+"""
+SOON_S, LOOKS = 1.0, 3
+"""A pool that others used for a moment is looked at again."""
+FEW = (
+    "the pooler at DATABASE_URL lends this login {} sessions at once beside the gate's own; a run needs {} in all."
+    " Raise its pool (pgbouncer: default_pool_size) to that. Where it has fewer, but at least {}, set"
+    " stages: {{drill: {{sessions: N}}}} in gate.yaml"
+)
 
 
 def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
@@ -214,3 +226,41 @@ def clock_skew(connection: Connection) -> LookResult:
         )
         return LookResult(Outcome.UNKNOWN, message, skew_s, MOST_SKEW_S, "s", 3)
     return LookResult(Outcome.PASS, "", skew_s, MOST_SKEW_S, "s", 3, details={TRIP_MS: round(best[0] * 1000, 1)})
+
+
+def lent_at_once(url: str) -> int:
+    """How many transactions get a session while none of the others ends, up to LEAST_LENT."""
+    got: list[object] = []
+    over = threading.Event()
+
+    def hold() -> None:
+        with contextlib.suppress(psycopg.Error), session(url, read_only=True) as one, one.transaction():
+            got.append(execute(one, "select 1"))
+            if len(got) >= LEAST_LENT:
+                over.set()
+            over.wait()
+
+    threads = [threading.Thread(target=hold, daemon=True) for _ in range(LEAST_LENT)]
+    for thread in threads:
+        thread.start()
+    over.wait(SOON_S)
+    found = len(got)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def with_room(line: Evidence, target: Target) -> Evidence:
+    """The line of the database; unknown if the pooler in front of it has no room for a run."""
+    if line.outcome is not Outcome.PASS or not lending(target.database_url):
+        return line
+    found = 0
+    for _ in range(LOOKS):
+        found = max(found, lent_at_once(target.database_url))
+        if found >= LEAST_LENT:
+            return line
+    details = {**line.details, "unreachable": True}
+    return dataclasses.replace(
+        line, outcome=Outcome.UNKNOWN, message=FEW.format(found, ENOUGH_LENT, LEAST_LENT + 1), details=details
+    )

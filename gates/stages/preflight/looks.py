@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from gates.deployment.http.limits import within
 from gates.deployment.sql.failures import in_words
 from gates.deployment.target import Target
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, members_of, stamp
 
 LOOK_S = 10.0
 """The longest that one look may take: a name lookup has no limit of its own, and an answer may drip for ever."""
@@ -41,19 +41,10 @@ def timed(check: CheckSpec, target: Target, look: Callable[[], LookResult], limi
         seen = within(look, limit_s)
     except Exception as error:  # noqa: BLE001  -- no answer of a target may end the gate
         seen = LookResult(Outcome.UNKNOWN, f"{in_words(error)}. See that the target can be reached from here")
-    return Evidence(
-        check.id,
-        seen.outcome,
-        seen.message,
-        seen.observed,
-        seen.limit,
-        seen.unit,
-        seen.samples,
-        stamp(at),
-        round((time.monotonic() - started) * 1000, 1),
-        release=target.release,
-        details={**seen.details, "unreachable": True} if seen.unreachable else seen.details,
-    )
+    seen_as = {name: value for name, value in members_of(seen).items() if name != "unreachable"}
+    details = {**seen.details, "unreachable": True} if seen.unreachable else seen.details
+    took = {"started_at": stamp(at), "duration_ms": round((time.monotonic() - started) * 1000, 1)}
+    return Evidence(check.id, release=target.release, **{**seen_as, "details": details, **took})
 
 
 def after(

@@ -15,8 +15,7 @@ from gates.deployment.tenants.leftovers import TIMED, is_over, take_lease
 from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Outcome, TargetKind
 from gates.proof.workbench.pooler import lacking, pgbouncer
-from gates.stages.preflight.database import POOLED, database_lines
-from gates.stages.preflight.lent import with_room
+from gates.stages.preflight.database import POOLED, database_lines, with_room
 from sql_checks.attempts.contract_writes import write
 from sql_checks.rules.file import read_all_rules
 from sql_checks.spotfile import read_folder

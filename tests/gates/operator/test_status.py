@@ -12,8 +12,7 @@ import pytest
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.operator import status
-from gates.operator.status import Section, look, plain, queries
-from gates.operator.status_command import as_json, as_tables
+from gates.operator.status import Section, as_json, as_tables, look, plain, queries
 from gates.proof.workbench.servers import Reply, serve
 from gates.stack import seed
 from tests.gates.gate_process import gate

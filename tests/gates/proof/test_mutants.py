@@ -16,12 +16,10 @@ from gates.proof.judgement import GateRun
 from gates.proof.kept import KeptTrials
 from gates.proof.matrix.campaign import RunScope
 from gates.proof.mutants import clauses, statements
-from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen, _Lane
-from gates.proof.mutants.equivalents import equivalents
-from gates.proof.mutants.mutant import Mutant, companies, drawn, mutants, planted, together
-from gates.proof.mutants.nearness import nearest
-from gates.proof.mutants.tally import tally
+from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen, _Lane, nearest
+from gates.proof.mutants.mutant import Mutant, companies, drawn, equivalents, mutants, planted, together
 from gates.proof.mutants.written import written
+from gates.proof.reports.summary import of_mutants
 from gates.proof.trial import ProofPart, Trial
 from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 
@@ -228,7 +226,7 @@ def test_each_equivalent_is_a_mutant_that_there_is() -> None:
 def test_an_equivalent_is_named_once() -> None:
     """The same mutant under two reasons is an error."""
     with pytest.raises(ValueError, match="twice"):
-        equivalents("a reason that says why: [a, b]\nanother one that says why: [b]\n")
+        equivalents("a reason that says why: {a.py: [a, b]}\nanother one that says why: {a.py: [b]}\n")
 
 
 def spec(name: str, claim: str) -> CheckSpec:
@@ -326,7 +324,7 @@ def result(name: str, decision: str, reason: str, *killers: str) -> Trial:
 
 def test_the_tally_counts_no_mutant_as_killed_that_is_none() -> None:
     """Equivalent mutants, and those that could not be judged, are in no rate."""
-    found = tally(
+    found = of_mutants(
         [
             result("a", "rollback", "drill/a", "drill/a"),
             result("b", "rollback", "sql/manifest/x", "sql/manifest/x"),
@@ -336,9 +334,10 @@ def test_the_tally_counts_no_mutant_as_killed_that_is_none() -> None:
             result("f", "", "StackError"),
         ]
     )
-    assert (found.killed, found.equivalent, found.holes, found.undecided) == (3, 1, ("e",), 1)
-    assert (found.by_the_manifest_alone, found.held, found.dead) == (1, 1, 0)
-    assert found.sentence.startswith("mutants: 3 of 4 killed (75.0%), of them 1 by the schema's manifest alone")
+    assert found == (
+        "mutants: 3 of 4 killed (75.0%), of them 1 by the schema's manifest alone, 1 held without a failed check; "
+        "1 more are equivalent; 1 are holes; 1 could not be judged"
+    )
 
 
 def test_trials_go_on_where_a_proof_was_ended(tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ from unittest import mock
 
 import pytest
 
-from loadtests.engine.canaries import Canaries
+from loadtests.engine.canaries import Canaries, differ
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
-from loadtests.judgement.lag import differ
 from loadtests.judgement.trend import is_rising, is_slowing
 from loadtests.plan import Credentials, LoadPlan, Tenant, replays_of
 from loadtests.thresholds.expectations import EVENT_STATUS, SUCCEEDS, accepted_event, replayed, version_of
