@@ -35,7 +35,9 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code of a command line. Restarts without PYTHONINSPECT, which would prompt and change the code."""
+    """Run a command line; returns the exit code. PYTHONINSPECT would open a prompt at the end and change the exit code,
+    so the process restarts without it.
+    """
     os.umask(os.umask(0o077) | 0o002)  # with a umask of 0, anybody could write evidence
     if os.environ.pop("PYTHONINSPECT", ""):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  -- no shell is wanted

@@ -23,7 +23,9 @@ _FRESH = ".new"
 
 
 def read(path: Path, most: int = MOST_BYTES, *, end: int = 0) -> bytes:
-    """Bytes of a regular file of at most `most`; with `end`, the last `end`, whatever its size. Else raise OSError."""
+    """The contents of a regular file of at most `most` bytes; with `end`, only its last `end` bytes, whatever its size.
+    Raise OSError for anything else.
+    """
     with regular(path) as file:
         found = os.fstat(file.fileno())
         if end:
@@ -112,7 +114,9 @@ def _regular(path: str, flags: int) -> int:
 
 
 def lock(file: int, path: Path, *, within_s: float = LOCK_S) -> None:
-    """Lock an open file or folder while it is open. Raise BlockingIOError if another has it for so many seconds."""
+    """Lock an open file or folder for as long as it is open. Raise BlockingIOError if another process keeps the lock
+    for all of the given seconds.
+    """
     deadline = time.monotonic() + within_s
     while True:
         try:

@@ -177,7 +177,9 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A folder as read: run.json, evidence with defects, the verdict on both. checks: the policy's, without prose."""
+    """A folder as read: its run.json, its evidence (with defects of the file), and the verdict on both. checks: those
+    of the policy, without their prose.
+    """
 
     run: dict[str, Any]
     evidence: tuple[Evidence, ...]

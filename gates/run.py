@@ -217,7 +217,9 @@ def _text(file: IO[bytes]) -> bytes:
 
 
 def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
-    """Check the gate itself, and what an earlier run claimed or left; then run the stages, unless a run is active."""
+    """Check the gate itself and what an earlier run claimed or left set, then run the stages unless another run is
+    active.
+    """
     with data(context, "before") as look:
         with ThreadPoolExecutor(2, "before") as beside:  # the first does not ask the target; the second may be slow
             own, claimed = beside.submit(pipeline, context), beside.submit(claims.claims, context)
@@ -278,7 +280,9 @@ def observe(request: RunRequest, recorded: record.Recorded, run: Mapping[str, Js
 
 
 def attest(request: RunRequest, target: Target, decided: Verdict, key: Any | None) -> None:
-    """Sign what is on disk, last, if there is a key. Raise CannotWork if the folder does not yield what was decided."""
+    """Sign what is on disk if there is a key; this is the last file written. Raise CannotWork if the folder does not
+    yield what was decided.
+    """
     if key is not None:
         attestation.attest(request.out, record.read(request.out, decided), identity(target), key)
 

@@ -363,7 +363,9 @@ def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
 
 
 def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) -> Verdict:
-    """The verdict after the action: a promotion not carried out holds, a dry run of another action counts as none."""
+    """The verdict after the action. A promotion that was not carried out becomes a hold; a dry run of another action
+    than the decision's counts as none.
+    """
     decision, reason, ends = verdict.decision, verdict.reason, verdict.ends_when
     if action.result == "dry_run" and action.kind in set(Decision) - {decision}:
         action = Action(result="nothing_to_do")

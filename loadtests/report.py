@@ -134,7 +134,9 @@ def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str
 
 
 def read_samples(path: Path) -> TrendSink:
-    """Samples of `write`, in ms; without raw ones a name's histogram is looked for. Raise OSError or ValueError."""
+    """Samples that `write` wrote, in milliseconds; beside a name without raw samples their histogram is looked for.
+    Raise OSError or ValueError.
+    """
     folded = path.with_suffix(".hdr.json")
     if not path.exists() and folded.exists():
         try:

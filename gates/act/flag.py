@@ -21,7 +21,9 @@ from gates.evidence import JsonValue
 
 SQL = Path(__file__).with_name("sql")
 UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError, MemoryError, RuntimeError, OSError)
-"""What reading a row can raise: the server refuses, a value is odd or too large, no thread, file or memory is left."""
+"""What reading a row can raise: a refusal of the server, a value that the contract does not allow or too large, or no
+thread, file or memory left to ask with.
+"""
 MOST_OVERRIDES = 1000
 """The most tenants' rows that flag_state.sql reads."""
 ENCODINGS = {"SQL_ASCII": "utf-8", **{f"WIN{number}": f"cp{number}" for number in (866, 874, *range(1250, 1259))}}

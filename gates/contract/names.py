@@ -1,4 +1,6 @@
-"""A deployment's names of the contract's objects (`names:` of gate.yaml), as data. Empty: it has the contract's own."""
+"""A deployment's names of the contract's objects: `names:` of gate.yaml, as data. An empty mapping means that the
+deployment has the contract's own names.
+"""
 
 from __future__ import annotations
 

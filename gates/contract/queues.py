@@ -166,7 +166,9 @@ class QueueOptions:
 
 @dataclass(frozen=True, slots=True)
 class QueueSchema:
-    """A queue's tables -> their columns, and its version. forgets: successes are deleted, though they could be kept."""
+    """What the catalogue says of a queue's tables: table -> its columns, and the version. forgets: successes are
+    deleted here, though the library can keep them.
+    """
 
     columns: Mapping[str, frozenset[str]]
     version: int | None = None

@@ -81,7 +81,9 @@ def own_warnings(evidence: Sequence[Evidence], policy: Policy) -> str:
 def weigh(
     evidence: Sequence[Evidence], policy: Policy, now: dt.datetime, *, whole: bool = False, shut: Evidence | None = None
 ) -> Verdict:
-    """The verdict on the policy's checks. whole: a gate, which needs a floor. shut: the endpoint that ended the run."""
+    """The verdict on the checks of the policy's catalogue. whole: whether it is a gate, which needs a floor. shut: the
+    unreachable endpoint that ended the run.
+    """
     lines = by_check(evidence)
     lacking = _lacking(lines, policy, now)
     exempt = [Exempt(s.id, r) for s in policy.catalogue if (r := _not_applicable(s, policy, lacking))]

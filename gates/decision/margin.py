@@ -17,7 +17,9 @@ LOAD = {"stages.load.slower_percent": 25.0, "stages.load.failed_percent": 2.0}
 
 
 def margin_of(check: str, observed: object, limit: object, unit: str) -> Margin | None:
-    """The distance to the limit, relative to it (a least ratio: to the allowed rest); None without such a limit."""
+    """The distance to the limit, relative to it; None without such a limit. For a least ratio (98 % of successes) it is
+    relative to the allowed rest.
+    """
     seen, most = number(observed), number(limit)
     if not check.startswith(LIMITED) or seen is None or not most:
         return None

@@ -26,7 +26,9 @@ class ControlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """A process of the stack, such as `service-0`. pid: None if it is down. clock_s: how far its clock is ahead."""
+    """One process of the stack: `service-0`, `worker-0`, `postgres`. pid: None if it does not run. clock_s: how far its
+    wall clock was set ahead.
+    """
 
     name: str
     pid: int | None

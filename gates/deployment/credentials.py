@@ -22,7 +22,9 @@ SUBJECT = "d2111000-0000-4000-8000-000000000001"
 REFUSABLE = ("hmac_secrets", "admin_jwt", "jwt_secret")
 REFUSED, NOWHERE = "refused", "nowhere to show it"
 UNUSABLE = (REFUSED, NOWHERE)
-"""Answers to a useless credential. None at all is not among them: a slow target must be seen by the load."""
+"""What the preflight observes of a useless credential. No answer is not among them: the target may be slow or
+overloaded, which the load must see.
+"""
 
 
 def good_claims(target: Target, now_s: int) -> dict[str, Any]:

@@ -71,7 +71,9 @@ def _is_own(host: str) -> bool:
 
 
 def server_of(connection: Connection) -> str:
-    """The identity of a database, wherever it listens: its cluster's id, if readable, name, the cluster's timeline."""
+    """The identity of a database, wherever it listens now. The identifier of its cluster, if this login may read it,
+    the database, and the cluster's timeline.
+    """
     try:
         with connection.transaction():
             return str(execute(connection, sql(HERE / "server.sql"))[0]["server"])

@@ -73,7 +73,9 @@ BUSY = (408, 425, 429, *BY_A_PROXY)
 
 
 def is_a_firewalls(status: int, body: bytes) -> bool:
-    """Whether a firewall may have refused the request: it sends a page, where the contract's refusals are JSON."""
+    """Whether a firewall may have answered, which takes a check's request for an attack. It sends a page, where the
+    contract's own refusals are JSON.
+    """
     page = body.strip()
     return status in {403, 406} and bool(page) and not page.startswith(b"{")
 
@@ -101,7 +103,9 @@ class Answer:
         return [one.strip() for line in lines for one in line if one.strip()]
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object, UUIDs in lower case; empty if it is none: the caller's assertion then shows it."""
+        """The body as a JSON object with its UUIDs in lower case; an empty mapping if it is none. The caller's
+        assertion then shows the body.
+        """
         return answered(self.body)
 
     @property

@@ -127,7 +127,9 @@ _ANYWHERE = frozenset(
 
 @functools.cache
 def texts_of_checks() -> Mapping[str, str]:
-    """The SQL of each shipped spot check and alert rule, by id, with fragments; of cohort checks, by their stage."""
+    """The SQL of every shipped spot check and alert rule, by id of its check, with fragments; that of all cohort checks
+    together by the name of their stage.
+    """
     if not SQL_CHECKS.is_dir():
         return {}
     found = {}

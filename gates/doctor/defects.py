@@ -17,7 +17,9 @@ from gates.text.foreign import text
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """harm: from 100 (every tenant's data is open) to 1. subject: the real name. guess: what it depends on, if any."""
+    """harm: from 100 (every tenant's data is open) to 1. subject: the real name of what is wrong. guess: the mapping
+    guess that it depends on; empty if none.
+    """
 
     harm: int
     subject: str

@@ -39,7 +39,9 @@ class _Script:
 def grants(
     schema: Schema, found: Comparison, login: str = LOGIN, names: Names = NO_NAMES, queues: Sequence[Queue] = ()
 ) -> str:
-    """The script; says so if there is nothing to grant: no contract table, no queue. names: what gate.yaml says."""
+    """The script, or a statement that there is nothing to grant if neither a contract table nor a queue was found.
+    names: what gate.yaml says.
+    """
     tables = {n: m for n, m in found.tables.items() if "." not in m.table.qualified.partition(".")[2]}
     named = dict.fromkeys(found.roles[n].role.name for n in TENANT_ROLES if n in found.roles)
     roles = [name for name in named if name != login]

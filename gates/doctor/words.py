@@ -1,4 +1,6 @@
-"""How similar two names are, by words, synonyms (synonyms.yaml), letters: from 0 (nothing in common) to 1 (equal)."""
+"""How similar two names are: by their words, by synonyms (synonyms.yaml), by letters. Similarity is a number from 0
+(nothing in common) to 1 (the same name).
+"""
 
 import functools
 import re

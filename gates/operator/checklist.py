@@ -76,7 +76,9 @@ class Ticked:
 
 
 def tick(rows: Sequence[Row], attestations: Sequence[Attestation]) -> list[Ticked]:
-    """Every box: ticked where one of its checks passed, no required one did not, and no line was changed or lost."""
+    """Every box. Evidence ticks a box if at least one of its checks passed, no required one did not, and none of its
+    lines was changed or lost.
+    """
     broken = [row for row in rows if row.check.startswith(UNREADABLE)]
     return [_by_evidence(box, rows, broken) if box.patterns else _by_people(box, attestations) for box in BOXES]
 

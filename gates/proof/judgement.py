@@ -29,7 +29,10 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GateRun:
-    """A `gate run`: its verdict, or the `error` that left none; costs: seconds and things observed, by check."""
+    """One `gate run`: its verdict and its costs. `error` is set if the gate gave no verdict.
+
+    costs: seconds and things observed, by check.
+    """
 
     verdict: Verdict | None
     seconds: float = 0.0
@@ -167,7 +170,9 @@ def _one(findings: Sequence[Finding], check: str) -> Finding:
 
 
 def names_it(finding: Finding, names: Sequence[str]) -> bool:
-    """Whether the finding, but for its id, contains one of the names, in any case; always so without names."""
+    """Whether the finding contains one of the names, in any case; without names every finding does. The check's id does
+    not count: it is always the same.
+    """
     seen = (finding.observed, finding.limit, finding.witness)
     text = "\n".join([finding.message, *(json.dumps(v, ensure_ascii=False) for v in seen)]).casefold()
     return not names or any(name.casefold() in text for name in names)

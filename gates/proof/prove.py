@@ -43,7 +43,9 @@ MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.js
 QUICK_EVERY = 20
 Asked = TypeVar("Asked")
 LANES_A_FAULT, LANES_A_GATE = 2, 3
-"""Lanes of the short way that make one of the whole gate: on a fault (it waits), and on a healthy one (a core)."""
+"""How many lanes of the short way make one of the whole gate: on a fault, which mostly waits, and on a healthy
+deployment, which uses a core.
+"""
 KEEP_EVERY_S = 20.0
 """The least time between two updates of the reports: they cost more than a fault does."""
 

@@ -38,7 +38,9 @@ CATEGORIES = (
 
 
 def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, str]) -> None:
-    """Write `allure-results` anew in the folder of a run. environment: what the report shows of the run, by name."""
+    """Write all of `allure-results` in the folder of a run, replacing that of an earlier report. environment: what the
+    report shows of the run, by name.
+    """
     results = disk.folder(folder / FOLDER)
     for pattern in OLD:
         for old in results.glob(pattern):

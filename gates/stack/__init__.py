@@ -1,1 +1,4 @@
-"""The embedded stack: PostgreSQL and the reference as subprocesses, never imported, which leave nothing behind."""
+"""The embedded stack: PostgreSQL and the reference service, as processes that leave nothing behind.
+
+The service is started as a subprocess, never imported.
+"""

@@ -199,7 +199,9 @@ class Guest:
     missing: tuple[str, ...]
 
     def drop(self) -> None:
-        """Drop the database (else raise StackError), then the roles that stacks made and nothing depends on."""
+        """Drop the database, then the roles that stacks created and that have no dependents. Raise StackError if the
+        database cannot be dropped.
+        """
         with connect(self.server_url) as connection, exclusively(connection):
             try:
                 drop_database(connection, self.database)

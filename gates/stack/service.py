@@ -48,7 +48,9 @@ def child_environ(environ: Mapping[str, str], more: Mapping[str, str], source: P
 
 
 def listen() -> socket.socket:
-    """The socket of all instances, on a free loopback port; it outlives each, so that in a restart clients wait."""
+    """The socket that all instances share, on a free loopback port. It outlives each instance, so clients wait during a
+    restart and are not refused.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", 0))

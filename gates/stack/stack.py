@@ -27,7 +27,9 @@ READY_REQUEST_TIMEOUT_S = 2.0
 
 
 class Stack:
-    """Starts and stops a stack. clock: epoch seconds. `token(n)`: 2n hex digits. `cancelled`: asked between steps."""
+    """Starts and stops a stack. clock: seconds since the epoch. `token(n)` gives 2n hex digits. `cancelled` is asked
+    between the steps of the start.
+    """
 
     def __init__(
         self,

@@ -58,7 +58,9 @@ def default_release() -> str:
 def up(
     options: StackOptions, environ: Mapping[str, str], reveal: Callable[[Mapping[str, str]], None], say: Tell
 ) -> int:
-    """Run a stack until a signal; returns 128 plus its number. 3: an invalid option; 4: the stack does not start."""
+    """Run a stack until a signal ends it. Exit code: 128 plus the signal's number; 3 for an invalid option, 4 if the
+    stack does not start.
+    """
     started = time.monotonic()
     with _interruptible() as interruption:
         try:

@@ -75,7 +75,9 @@ def _known(areas: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_the_trail(url: str, flag: str) -> PastClaims:
-    """The claims in the audit row of the last flag change, or None: CI's only memory. Raise Unreadable."""
+    """The claims in the audit row of a gate's last flag change: the only memory that CI has. None without an audit
+    trail. Raise Unreadable if it cannot be read.
+    """
     try:
         with borrowed(url, read_only=True) as connection:
             row = connection.execute(sql(LAST_ORDER).encode(), {"flag": flag}).fetchone()

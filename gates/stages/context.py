@@ -53,7 +53,9 @@ def silent(_progress: Progress) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A run: target, limits, output folder. All stages append to one file, so a later one knows what was seen."""
+    """One run: its target, its limits, its output folder. All stages append to one evidence file, so later stages know
+    what earlier ones saw.
+    """
 
     target: Target
     settings: Settings
@@ -87,7 +89,9 @@ class Context:
 
     @property
     def state(self) -> Path:
-        """The folder for what is remembered of this target; of a reference that this run started, in the run's own."""
+        """The folder for what is remembered of this target. A reference that was started for this run never returns:
+        its memory stays with the run.
+        """
         name = identity(self.target)
         own = self.target.kind is TargetKind.REFERENCE
         return self.out / "state" / name if own else self.settings.state_of(name)

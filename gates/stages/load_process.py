@@ -307,7 +307,9 @@ def _limit_s(plan: Mapping[str, Any], target: Target, folder: Path) -> float:
 def _run(
     arguments: Sequence[str], target: Target, limit_s: float, *, show: bool, ended: Callable[[], bool] = lambda: False
 ) -> tuple[int, str]:
-    """Run `python -m loadtests` for `limit_s` or until ended; its exit code (-1: ended), its output without secrets."""
+    """Run `python -m loadtests`, at most `limit_s` or until it must end. Returns its exit code (-1: it was ended) and
+    its output without secrets.
+    """
     process = _BEGUN.pop(arguments[-1], None) or _start(target, show=show)
     told: bytes | None = json.dumps(list(arguments)).encode()
     output, code, deadline = b"", None, time.monotonic() + limit_s

@@ -134,7 +134,9 @@ def _ran(one: Begun, context: Context, deadline: float, follow: _Follower, dog: 
 
 @contextlib.contextmanager
 def _temporary(context: Context, suite: SuiteRun) -> Iterator[Path]:
-    """A folder for a suite's temporary files, removed here or by the next run there: a killed suite removes none."""
+    """A folder for the temporary files of a suite. A killed suite removes nothing, so it is removed here, or by the
+    next run in the same place.
+    """
     place = disk.folder(context.out / TEMPORARY)
     place.chmod(0o700)
     folder = place / suite.name

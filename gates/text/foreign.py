@@ -22,7 +22,9 @@ MOST_PARTS = 20_000
 MOST_DEPTH_READ = 64
 """The deepest nesting of a document that is read: the contract allows no more in requests, either."""
 MOST_MARKS_READ = 300_000
-"""The most commas, colons and brackets that are read, to bound memory: the largest /openapi.json has a third of it."""
+"""The most commas, colons and brackets of a document that is read, which bound its memory: the largest /openapi.json in
+use have a third of it.
+"""
 MOST_MARKS_OWN = 3_000_000
 """The same for a document written by a gate, two hundred times the largest: somebody else may have replaced it."""
 MOST_BITS = 64

@@ -284,7 +284,9 @@ def turn(path: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
-    """A lock on a file beside the history, as `tidy` replaces that. Raise BlockingIOError if another process has it."""
+    """A lock on a file beside the history, since `tidy` replaces the history itself. It ends with the process. Raise
+    BlockingIOError if another process has it.
+    """
     beside = path.with_name(f".{path.name}.{what}")
     with disk.opened(beside, "a") as lock:
         disk.lock(lock.fileno(), beside, within_s=disk.LOCK_S if wait else 0.0)

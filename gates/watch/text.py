@@ -138,7 +138,9 @@ def _numbers(trend: Trend) -> list[str]:
 def to_json(
     view: WatchView, made: Round | None = None, alive: WatcherHealth | None = None, slack_error: str = ""
 ) -> str:
-    """A line of JSON. made: the round just made (else the last); alive: the watcher until then (else as of now)."""
+    """One JSON object on one line, for machines. made: the round that was just made. alive: the watcher until then.
+    Without them, the last round, and now.
+    """
     last, health = made or view.last, alive or view.health
     state = made.state if made else view.state
     data: dict[str, JsonValue] = {

@@ -273,7 +273,9 @@ class BacklogPoller:
         return fate if self.plan.test_agents else {}
 
     def _look_for(self, acknowledged: Acknowledged) -> None:
-        """What is missing of what was acknowledged. One that is there is the control: rows may be hidden from us."""
+        """What is not there of what the service acknowledged. One that is there is the control: without it, the
+        table's rows may be hidden from this login.
+        """
         for kind, metric in LOST.items():
             ids = acknowledged.ids[kind]
             if self._connection is None or self.error or not ids:

@@ -37,7 +37,10 @@ _OF_ITERATIONS = frozenset((*_TAGS, "iterations", "iteration_duration", "dropped
 
 
 def untaggable(key: MetricKey, labels: Collection[str]) -> str:
-    """Why no sample of a metric can carry a tag of the key; empty where all can. labels: names of scenarios' tags."""
+    """Why no sample of a metric can carry a tag of the key: its zero is then none. Empty where all can be carried.
+
+    labels: names of the tags of scenarios.
+    """
     known = _TAGS.get(key.name, frozenset()) | frozenset(labels if key.name in _OF_ITERATIONS else ())
     other = [name for name, _ in key.tags if name not in known]
     return f"nothing here has the tag {other[0]!r}; there are: {', '.join(sorted(known)) or 'none'}" if other else ""

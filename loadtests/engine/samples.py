@@ -60,7 +60,9 @@ class RequestGroup:
 
 @dataclass(slots=True)
 class Samples:
-    """Groups of requests by tags, other metrics by name and tags. `folded`: those of more than `most_exact` values."""
+    """Groups of requests by their tags, and every other metric by name and tags. `folded` are the metrics that had more
+    than `most_exact` values.
+    """
 
     groups: dict[tuple[Tags, bool, str, bool], RequestGroup] = field(default_factory=dict)
     series: dict[tuple[str, Tags], Sink] = field(default_factory=dict)
@@ -170,7 +172,9 @@ class Samples:
         return {"groups": groups, "series": series, "timed": timed}
 
     def merge_report(self, report: Mapping[str, Any]) -> list[RequestGroup]:
-        """Add a report of any process; returns what came, by group. Raise KeyError or TypeError if it is none."""
+        """Add a report of this or another process. Returns what came, group by group. Raise KeyError or TypeError on
+        a report that is not one.
+        """
         came, new = [_unpack_group(packed) for packed in report["groups"]], 0
         for group in came:
             mine = self.group(

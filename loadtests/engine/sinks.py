@@ -173,7 +173,10 @@ class TrendSink:
         return sum(n * one * one * one for some in parts for one, n in some) / max(1, self.samples)
 
     def percentile(self, percent: float) -> float:
-        """k6's formula: between the neighbours of `percent/100 * (n-1)`; 0 for none. numpy's differs in a last bit."""
+        """k6's formula: between the two neighbours of `percent/100 * (n-1)`; 0 where there is nothing.
+
+        numpy's linear method differs in the last bit.
+        """
         ordered = self.in_order()
         if not ordered:
             return 0.0

@@ -56,7 +56,10 @@ def bad_of(e: Expression, sink: RateSink | TrendSink) -> tuple[int, int]:
 
 
 def proofs(least: float, most: float, n: int, allowed: float, looks: Looks) -> tuple[bool, bool]:
-    """Whether the share of bad samples (least to most of n) is proved under what is allowed, and whether over it."""
+    """Whether the share of bad samples is proved to be under what is allowed, and whether over it.
+
+    Of `n` samples at least `least` and at most `most` are bad.
+    """
     effective = looks.dependence.effective
     passes = ANYTIME.under(*effective(most, n, 1.0 - ANYTIME_RISK), allowed)
     fails = ANYTIME.over(*effective(least, n, 1.0 - ANYTIME_RISK), allowed)

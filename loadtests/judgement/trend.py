@@ -94,7 +94,9 @@ def distrust_rise(judged: ThresholdResult, values: Sequence[float]) -> Threshold
 def distrust_slowing(
     judged: ThresholdResult, by_request: Mapping[str, Sequence[float]], null: Sequence[float]
 ) -> ThresholdResult:
-    """A latency's pass is undecided where a request's rises through the run: a mere disturbance does not go on so."""
+    """A pass of a latency is undecided where that of a request rises through the run: what was a disturbance does not
+    go on while the run does.
+    """
     if judged.verdict is not ThresholdOutcome.PASS or judged.operator not in {"<", "<="}:
         return judged
     slowing = [name for name, values in by_request.items() if is_slowing(values, null)]

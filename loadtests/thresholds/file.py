@@ -66,7 +66,10 @@ def read_thresholds(path: Path, types: Mapping[str, language.MetricType]) -> Thr
 def parse_thresholds(
     text: str, name: str, types: Mapping[str, language.MetricType], operations: Collection[str] = ()
 ) -> ThresholdsFile:
-    """Read a thresholds file called `name`; a scenario may `exec` the `operations`. Raise ThresholdsFileError."""
+    """Read the text of a thresholds file called `name`; `operations` are what a scenario may `exec`.
+
+    Raise ThresholdsFileError.
+    """
     return _OptionsReader(name, types, operations).build(read_nodes(text, name))
 
 

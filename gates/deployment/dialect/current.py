@@ -85,7 +85,9 @@ def for_hand(text: str) -> str:
 
 
 def written(text: str, given: Any, *, every_row: bool = False) -> tuple[str, Any]:
-    """A statement and its parameters, translated. Raise AbsentName. every_row: also those that `rows` leaves out."""
+    """A statement and its parameters, translated for the deployment. Raise AbsentName. every_row: includes the rows
+    that `rows` in the names leaves out.
+    """
     writer = _InUse.of_every_row if every_row else _InUse.writer
     return (text, given) if writer is None else writer.of(text, given)
 

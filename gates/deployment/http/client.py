@@ -236,7 +236,9 @@ class HttpDoor:
             return list(pool.map(self.send, requests))
 
     def burst(self, requests: Sequence[Request], *, spread: bool = False) -> list[Answer | NoAnswer]:
-        """Send all at once, by a barrier; answers in order. spread: over the addresses of the host name, in turn."""
+        """Send all at once, from threads behind one barrier; answers in the order of the requests. spread: over the
+        addresses of the host name, in turn.
+        """
         barrier = Barrier(len(requests))
         return self._together(
             [lambda n=n, r=r: self._behind(barrier, r, n * spread) for n, r in enumerate(requests)]  # type: ignore[misc]

@@ -144,7 +144,9 @@ def told(environ: Mapping[str, str]) -> None:
 
 
 def see_lending(url: str) -> None:
-    """Find out whether the pooler lends by transaction: two idle clients then share a session. Raise psycopg.Error."""
+    """Find out whether the pooler lends by transaction: two idle clients then get the same session at times. Raise
+    psycopg.Error if it cannot be asked.
+    """
     with session(url, read_only=True) as one:
         if not one.is_pooled:
             return
@@ -250,7 +252,9 @@ def _is_ours(connection: Answering, seen: Mapping[str, object], settings: Mappin
 
 
 def _prove(connection: Answering, *, acts: bool) -> None:
-    """Close it and raise psycopg.OperationalError if a pooler keeps no settings, or no trigger fires for the login."""
+    """Close the connection and raise psycopg.OperationalError if the pooler keeps no settings for a transaction, or if
+    no trigger fires for this login.
+    """
     try:
         with connection.transaction():
             found = _look(connection)["found"]

@@ -12,7 +12,9 @@ from gates.contract.contract import contract
 from gates.errors import MOST_SAID, first_line
 
 FUNCTIONS = (re.compile(r"PL/\w\S*+ \S++ ([^\s(]++\([^()]*+\))"), re.compile(r'SQL function "([^"]++)"'))
-"""How a context names the running function, the innermost first. No pattern backtracks: time is linear in the text."""
+"""How a context names the running function, the innermost one first. The patterns never backtrack: reading takes time
+in proportion to the length of the text.
+"""
 MOST_LINES, MOST_LINE = 100, 1_000
 """How much of a context is read, which quotes whole statements: lines, and characters of each."""
 

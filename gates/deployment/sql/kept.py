@@ -32,7 +32,9 @@ class _Shelf:
 
 @contextmanager
 def keeping(*, one_lent: bool = False) -> Iterator[None]:
-    """Reuse connections of `borrowed` in the block, then close them. one_lent: keep one even if a pooler lends it."""
+    """Reuse the connections of `borrowed` within the block; then close them. one_lent: keep one even if a pooler lends
+    it for as long as it stays.
+    """
     if _Shelf.idle is not None:
         yield
         return

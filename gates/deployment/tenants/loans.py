@@ -98,7 +98,9 @@ class Loan:
 
 
 def lend(connection: Connection, switch: LiveRow, values: Values, *, run: str, lease: str) -> Loan:
-    """Set and record these columns of the row. Raise Changed if somebody else changes it now, or a drill has it set."""
+    """Set these columns of the row, and record that. Raise Changed if somebody else changes it at that moment, or if
+    another drill has it set.
+    """
     with _together(connection):
         if execute(connection, "select key from public.feature_flags where key = %s", switch.record):
             raise Changed(f"another drill has set {switch.name}; it stays as it is. Run again")

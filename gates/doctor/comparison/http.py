@@ -320,7 +320,9 @@ def _unsigned_code(one: EndpointMatch | None, surface: Surface) -> str:
 def _refusals(
     endpoint: Endpoint, operation: ApiOperation | None, document: ApiDocument | None, unsigned: str
 ) -> Iterator[ComparedObject]:
-    """Codes of the document, and of refusals without credentials; a missing one is unknown: a document is no proof."""
+    """Codes from the document, and from refusals of requests without credentials. A missing code is unknown: a document
+    proves no absence.
+    """
     named = [(c, s) for s, cs in (operation.codes if operation else {}).items() for c in dict.fromkeys(cs)]
     wanted = [*endpoint.refusals.items()]
     scores = [[_code_score(code, status, *real) for real in named] for code, status in wanted]

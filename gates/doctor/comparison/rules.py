@@ -9,7 +9,9 @@ EVERYBODY = frozenset({"public", "anon", "authenticated"})
 
 
 def key_trouble(table: SchemaTable, columns: Sequence[str], nullable: set[str]) -> str:
-    """Why they are no unique key; empty if they are. nullable: those whose null means everybody: one row at most."""
+    """Why the columns are no unique key of the table; empty if they are. nullable: those whose null means everybody, of
+    which there may be at most one row.
+    """
     wanted = set(columns)
     if any(wanted <= _covered(k, wanted) and k.expression for k in table.keys):
         return ""  # as in unique (key, coalesce(company_id, ...))

@@ -1,4 +1,6 @@
-"""Writes a draft into a new gate.yaml or, with --force, over one, of which a copy is kept."""
+"""Writes a draft into gate.yaml: a new file, or with --force an existing one. Without --force an existing file stays as
+it is; with it, a copy is kept.
+"""
 
 import datetime as dt
 import difflib

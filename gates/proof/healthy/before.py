@@ -140,7 +140,9 @@ def with_a_member(reply: Reply) -> Reply:
 
 
 def spelled_otherwise(reply: Reply) -> Reply:
-    """Equivalent JSON: members reversed, indented, UUIDs in capitals, texts escaped; a key stays as it looks."""
+    """Equivalent JSON: members in reverse order, indented, UUIDs in capitals, all letters of texts escaped. A key
+    stays, whatever it looks like.
+    """
     return _with_body(
         reply, lambda body: TEXTS.sub(_escaped, json.dumps(dict(reversed(body.items())), indent=3)).encode()
     )

@@ -24,7 +24,9 @@ from gates.proof.workbench.lanes import IsOver, share_out
 from gates.proof.workbench.relay import RelayOptions, Tap, relay
 
 CLEAN_ATTEMPTS = 2
-"""How often a clean run that holds for lack of evidence is repeated; none that rolled back, or saw a failure, is."""
+"""How often a clean run is repeated that holds for lack of evidence: a busy machine is no baseline. One that rolled
+back, or saw a failure, is not repeated.
+"""
 MOST_NAME = 120
 """The longest name of a fault's folder: that of several faults is long."""
 

@@ -39,7 +39,9 @@ EQUIVALENT, HOLE = "equivalent: ", "hole: the gate promoted: "
 DEAD = "it did not start; "
 WORD = re.compile(r"[a-z]{3,}")
 MANIFEST = "sql/manifest/"
-"""They compare with the shipped schema, and come last: a wrong migration may bring a manifest made from it."""
+"""These compare a schema with the shipped one, and come last: what only they see is missed if a wrong migration came
+with a manifest made from it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

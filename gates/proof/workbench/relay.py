@@ -22,7 +22,9 @@ class Cut(Exception):  # noqa: N818  -- what a tap does to a connection, no erro
 
 
 class Tap:
-    """A connection through the relay, which forwards what these return (here: all). Either may wait, or raise Cut."""
+    """One connection through the relay. It forwards what `sent` and `answered` return. Either may wait, and may raise
+    Cut. This base class forwards everything.
+    """
 
     async def sent(self, piece: bytes) -> bytes:
         """Bytes of the client."""

@@ -12,7 +12,9 @@ UNREAD, LEFT_OPEN = "plpgsql", "open"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed statement. `offset`: where in its text, from 0. `limit`: why we ended it, or cannot judge it."""
+    """A statement that failed. `offset`: the place in its text, from 0, if the server gives one. `limit`: why the
+    rehearsal ended it or cannot judge it, if so.
+    """
 
     statement: SqlStatement
     number: int

@@ -88,7 +88,9 @@ class Rehearsed:
 
 @contextmanager
 def throw_away(environ: Mapping[str, str], version: int | None, roles: Sequence[str] = ()) -> Iterator[Rehearsed]:
-    """A server, with `roles`, for a block. Raise UsageError if it is not installed, CannotWork if it fails."""
+    """The server for a `with` block; `roles` are created in it. Raise UsageError for a version that is not installed,
+    CannotWork if it does not start.
+    """
     with ExitStack() as undo:
         try:
             found = _start(undo, environ, version, roles)

@@ -129,7 +129,9 @@ class StillBusyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CredentialDoor:
-    """Tries credentials by the target's clock. guarded: methods refused without, so that acceptance has a meaning."""
+    """Tries credentials on the target, by the target's clock. guarded: the methods that are refused without
+    credentials, so that acceptance means something.
+    """
 
     target: Target
     door: HttpDoor

@@ -130,7 +130,9 @@ def _not_there(target: Target, why: str, status: int | None = None) -> LookResul
 
 
 def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
-    """Release and instance by /version, over new connections to each address; or `instead`, what came for them."""
+    """Release and instance that /version told, over new connections to each address of the name; or `instead`, what
+    came in their place.
+    """
     asked = [Request("GET", "/version", (("Connection", "close"),))] * VERSION_REQUESTS
     answers = door.burst(asked, spread=True)
     return [_version(answer) for answer in answers]
