@@ -319,7 +319,8 @@ def test_stops_soon_above_a_fifth(scene: Scene, bench: Bench) -> None:
     scene.seen.value(row["failure_count"], 14, "failed items")
     assert row["status"] == "stopped", f"a run of which {row['failure_count']} items failed is {row['status']!r}"
     assert row["failure_count"] <= 14, f"{row['failure_count']} items failed before the stop; allowed: 14"
-    scene.charged(company, row["success_count"] + row["failure_count"] + 7, "after the stop the ledger, with the 7 used before")
+    settled = row["success_count"] + row["failure_count"]
+    scene.charged(company, settled + 7, "after the stop the ledger, with the 7 used before")
     if scene.claims("audit"):
         ends = sorted(str(r["action"]) for r in scene.audit(company, "dlq_replay_stopped", "dlq_replay"))
         assert ends == ["dlq_replay", "dlq_replay_stopped"], f"the end of the stopped run is audited as {ends}"
