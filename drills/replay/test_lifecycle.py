@@ -369,5 +369,5 @@ def test_ten_in_flight(scene: Scene) -> None:
     scene.until(probe, "the end of a run of 25 items of 0.2 s", within_s=12, every_s=0.01)
     scene.seen.value(most, 10, "items")
     assert most <= 10, f"{most} items of one run were in flight at once; allowed: 10"
-    scene.seen.require(most, "no item was ever seen in flight")
+    scene.seen.require(most, "no item was ever in flight: no claimed_until lay ahead while its agent worked")
     scene.seen.count(25)

@@ -88,6 +88,8 @@ EXPLAINS = {
     "sql/spot/flags-decided-by-formula": ".* feature_disabled",
     "drill/flags/bucket-formula": ".* feature_disabled",
     "sql/spot/fleet-not-paused": ".* agents_paused",
+    "drill/proof/duplicate-short-circuits": "sql/spot/run-counts",  # a run that is started again
+    "drill/audit/chain-*": "sql/spot/audit-(chain|heads)",  # the service links its own rows wrongly: nobody forged one
 }
 """Pattern of checks -> pattern of what their failure causes: symptoms, or ids of checks without a symptom.
 

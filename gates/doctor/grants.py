@@ -51,7 +51,7 @@ def grants(
     own = [(*told, secured.get(told[:2], False)) for told in names.own_tables]
     script = _Script(tables, [*found.functions.values()], roles, members, own)
     body = [*(_body(script, login) if tables else ()), *_queues(schema, queues, login)]
-    lines = [*_head(schema, login), *(body or ["-- neither a table of the contract nor a queue was found"]), "commit;"]
+    lines = [*_head(schema, login), *(body or ["-- neither a table of the contract nor a queue was found"])]
     return "\n".join(lines) + "\n"
 
 
@@ -62,8 +62,8 @@ def _head(schema: Schema, login: str) -> Iterator[str]:
     yield '--   gate_password="$(openssl rand -hex 24)"'
     yield '--   psql "$OWNER_URL" -v ON_ERROR_STOP=1 -v gate_password="$gate_password" -f gate-login.sql'
     yield "-- NOINHERIT: it steps into a tenant's role to see what tenants see, and has none of its rights otherwise."
-    yield "begin;"
-    yield "set local client_min_messages = warning;  -- what is not there yet is no news"
+    yield "set client_min_messages = warning;  -- what is not there yet is no news"
+    yield "set lock_timeout = '3s';  -- a table that is busy ends the script, and nobody waits for it: run it again"
     yield "-- Run it again after a migration, or for another database of the server: the role may be there already."
     me = identifier(login)
     yield f"do $$ begin create role {me} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls;"
@@ -121,8 +121,10 @@ def _own_tables(script: _Script, login: str) -> Iterator[str]:
         table, rows = identifier(schema, name), _own(script, identifier(column))
         yield f"grant select, delete on {table} to {me};"
         if secured and rows:
+            yield "begin;"
             yield from _policy(login, SEES_ALL, table, "select", f"using ({rows})")
             yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
+            yield "commit;"
 
 
 def _members(script: _Script, login: str) -> Iterator[str]:
@@ -134,9 +136,11 @@ def _members(script: _Script, login: str) -> Iterator[str]:
     yield f"grant select, insert, delete on {table} to {me};"
     rows = _own(script, identifier(found.company))
     if found.table.secured and rows:
+        yield "begin;"
         yield from _policy(login, SEES_ALL, table, "select", "using (true)")
         yield from _policy(login, "_inserts", table, "insert", f"with check ({rows})")
         yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
+        yield "commit;"
     for users in found.users:
         name = identifier(*users.split(".", 1))
         yield "-- by who owns it, for without it no tenant can be imitated:"
@@ -156,18 +160,23 @@ def _tables(script: _Script, names: Iterable[str]) -> Iterator[str]:
 
 
 def _policies(script: _Script, login: str) -> Iterator[str]:
-    """With row-level security: see every row, write rows of its own tenants."""
+    """With row-level security: see every row, write rows of its own tenants.
+
+    Each table has a transaction of its own. A policy locks its table; who holds one table and waits for the next one
+    meets the service in the other order, and the deadlock takes back what a customer asked for.
+    """
     secured = {n: m for n, m in script.tables.items() if m.table.secured and not m.table.is_view}
     for name, one in secured.items():
         table = identifier(one.table.schema, one.table.name)
+        yield "begin;"
         yield from _policy(login, SEES_ALL, table, "select", "using (true)")
         rows = _rows(script, name, one)
-        if not rows:
-            continue
-        yield from _policy(login, "_inserts", table, "insert", f"with check ({rows})")
-        if name not in APPENDED:
+        if rows:
+            yield from _policy(login, "_inserts", table, "insert", f"with check ({rows})")
+        if rows and name not in APPENDED:
             yield from _policy(login, "_updates", table, "update", f"using ({rows}) with check ({rows})")
             yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
+        yield "commit;"
 
 
 def _policy(login: str, kind: str, table: str, act: str, rule: str) -> Iterator[str]:

@@ -37,6 +37,7 @@ SAID = {
     "select public.flag_on('x')": f"absent: there is no function public.flag_on(unknown). {ELSE}",
     "select public.is_feature_enabled(1)": "absent: there is no function public.is_feature_enabled(integer). "
     f"{MAPPED}{{functions: {{is_feature_enabled: {{is: SCHEMA.NAME}}}}}}",
+    "select ''::jsonb": "the database refused it: invalid input syntax for type json (SQLSTATE 22P02)",
     "create table nowhere.x (a int)": f"absent: there is no schema nowhere. {ELSE}",
     "grant nobody_at_all to postgres": f"absent: there is no object nobody_at_all. {ELSE}",
     "set role nobody_at_all": "the database refused it: role",

@@ -1,4 +1,6 @@
-"""Where every replay is a server error, the drill that shows it plainly comes first."""
+"""The drill that shows plainly what the service does comes before the counts and rows that it spoils."""
+
+import pytest
 
 from gates.evidence import Outcome
 from gates.verdict import grouped
@@ -25,3 +27,17 @@ def test_a_service_that_answers_503_to_every_replay_is_the_first_cause_of_the_ho
     assert verdict.decision == "hold"
     assert verdict.deciding[0].check == PROOF
     assert {f.blocked_by for f in verdict.findings if f.check == "drill/dlq/replayed-item-is-resolved"} == {PROOF}
+
+
+@pytest.mark.parametrize(
+    ("cause", "rows"),
+    [
+        ("drill/proof/duplicate-short-circuits", ["sql/spot/run-counts"]),
+        ("drill/audit/chain-under-concurrency", ["sql/spot/audit-heads", "sql/spot/audit-chain"]),
+    ],
+)
+def test_rows_that_the_service_spoils_come_behind_the_drill_that_saw_how(cause: str, rows: list[str]) -> None:
+    """A chain that forks under load is no forgery, and a run that is started again no lost count."""
+    verdict = judged(*(failed(check, severity="page") for check in (*rows, cause)))
+    assert len(grouped(verdict.deciding)) == 1
+    assert verdict.deciding[0].check == cause
