@@ -88,6 +88,8 @@ EXPLAINS = {
     "sql/spot/flags-decided-by-formula": ".* feature_disabled",
     "drill/flags/bucket-formula": ".* feature_disabled",
     "sql/spot/fleet-not-paused": ".* agents_paused",
+    "drill/flags/*-is-wired": ".* feature_disabled",  # an instance that keeps an old answer refuses what is on again
+    "drill/pause/counts-from-the-next-request": ".* agents_paused",
 }
 """Pattern of checks -> pattern of what their failure causes: symptoms, or ids of checks without a symptom.
 
