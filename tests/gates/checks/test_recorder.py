@@ -80,6 +80,12 @@ def test_limited(seen):
     seen.expect(ASKED, answer(200), 200, control=True)
     seen.expect(ASKED, answer(503, b'{"code": "rate_limited"}'), 429, "rate_limited")
 
+@check("t/limited-in-front")
+def test_limited_in_front(seen):
+    """Something in front refuses by the status that is due."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(429, b'{"message": "API rate limit exceeded"}'), 429, "rate_limited")
+
 @check("t/torn")
 def test_torn(seen):
     """Its answer ends too early."""
@@ -204,6 +210,7 @@ EXPECTED = {
     "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
     "t/busy": ("unknown", "busy or limited us"),
     "t/limited": ("fail", "observed 503 rate_limited; allowed: 429 rate_limited"),
+    "t/limited-in-front": ("unknown", "busy or limited us"),
     "t/torn": ("fail", "observed 202 (its body cannot be read as JSON: it is cut off"),
     "t/half": ("unknown", "busy or limited us"),
     "t/ended": ("unknown", "busy or limited us"),
