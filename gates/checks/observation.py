@@ -137,9 +137,7 @@ class Observer:
             if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
-            # a limiter in front may refuse by the very status that is due; the service's own answers have an id
-            is_in_front = not answer.code and not answer.request_ids
-            unsure = answer.status not in wanted or is_in_front
+            unsure = answer.status not in wanted or answer.is_in_front  # which may refuse by the status that is due
             if answer.status in BUSY and unsure and not busy and answer.code != code:
                 raise Unmet(f"{due}: the target was busy or limited us")
             if is_filtered and (answer.status not in wanted or self._refused_its_twin(answer.status)):
