@@ -9,13 +9,14 @@ import pytest
 
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.checks import SIGNED, SQL
-from drills.workbench.credentials import Minter
+from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
+from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
-from gates.deployment.requests import Answer, Request, forged_signature, replay_fields, token_post
+from gates.deployment.requests import Answer, forged_signature, replay_fields, signed_get, token_post
 from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity
 from gates.text.foreign import count
@@ -273,11 +274,13 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
         scene.seen.require(scene.somebody_waits(held, within_s=2.0), "the replay does not wait for its budget")
         scene.set_flag(company, REPLAY_FLAG, enabled=False)
         request = scene.replay_request(company, max=1)
-        refused, health = scene.in_background(request), scene.in_background(Request("GET", "/healthz"))
+        # it needs the database, too, but neither the tenant nor the trail
+        read = signed_get(path_of(f"{REPLAY}/{new_id('run')}", free), scene.signer.secret, scene.signer.clock.now())
+        refused, beside = scene.in_background(request), scene.in_background(read)
         answered = scene.until_true(refused.done, within_s=ANSWERED_S)
         still_running = not running.done()
-        # asked beside it: a service that does one thing at a time gives the held replay up sooner or later
-        prompt = answered or (health.done() and scene.prompt())
+        # a service that does one thing at a time, or has one session, gives the held replay up sooner or later
+        prompt = answered or (beside.done() and scene.prompt())
         held.commit()
     held_back = running.result(timeout=10)
     answer = refused.result(timeout=10)

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.together
 
 REFUSED = ("unsigned", "forged", "bad token", "oversized")
 LIMITED = ("signed", "token", "dry", "fourth")
+COUNTED = "select sum(cardinality(hits)) from public.edge_rate_limits where key like %s"
 
 
 @dataclass
@@ -55,6 +56,8 @@ class ShortDrill:
     outbox_rows: list[int] = field(default_factory=list)
     addresses: int = 1
     """From how many addresses the calls came to the target; each has three of its own."""
+    counted: int = 0
+    """How many calls of the tenant the limit has counted; 0 where that cannot be seen."""
 
     def of(self, name: str) -> tuple[Request, Answer]:
         """Request and answer; a limited one is unknown where the limit was used up before the drill began."""
@@ -135,6 +138,7 @@ def _carry_out(
         drill.exchanges[name] = Exchange(request, http.send(request))
     if target.database_url:
         drill.addresses = len(client_addresses(sql_door.connection(), drill.company)) or 1
+        drill.counted = foreign.count(value(sql_door.connection(), COUNTED, f"replay:{drill.company}:%"))
 
 
 def _past_the_door(seen: Observer, scenario: ShortDrill) -> None:
@@ -197,6 +201,12 @@ def test_fourth_call(scenario: ShortDrill, seen: Observer) -> None:
     seen.expect(*scenario.of("signed"), 200, control=True)
     for name in ("token", "dry", *(f"call {number}" for number in range(4, current().limit("calls") + 1))):
         request, answer = scenario.of(name)
+        admitted = sum(e.answer.status == 200 and e.request.label[:4] == "call" for e in scenario.exchanges.values())
+        assert answer.code != "rate_limited" or scenario.counted <= admitted, (
+            f"{request.label} is refused by the limit, which counts {scenario.counted} calls where {admitted} were"
+            " admitted: calls come to the service more than once, as where a proxy repeats or mirrors them, or refused"
+            " ones count"
+        )
         seen.expect(request, answer, 200, busy=answer.code == "rate_limited")
     several = scenario.addresses > 1 and scenario.of("fourth")[1].status == 200
     seen.require(not several, f"our calls come to the target from {scenario.addresses} addresses")

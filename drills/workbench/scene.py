@@ -135,7 +135,7 @@ class Scene(Waiting):
         given = [a for a in answers if isinstance(a, Answer)]
         silent = len(answers) - len(given)
         self.seen.require(not silent, f"{silent} of {len(answers)} concurrent requests got no answer")
-        broken = [str(a.status) for a in given if a.status in BY_A_PROXY]
+        broken = [str(a.status) for a in given if a.status in BY_A_PROXY or a.is_in_front]
         told = ", ".join(sorted({*broken}))
         self.seen.require(not broken, f"{len(broken)} of {len(given)} concurrent requests were answered {told}")
         return given

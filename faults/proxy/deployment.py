@@ -1,5 +1,6 @@
 """Faults of what a deployment tells of itself, and of what it does beside its database's rules, made by a proxy."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -129,6 +130,24 @@ def sends_again(_world: World, sent: Sent, forward: Forward) -> Reply:
         return first.result() if wait([first], 2.0).done else forward(sent)
 
 
+@acts
+def sends_twice(_world: World, sent: Sent, forward: Forward) -> Reply:
+    """Sends each POST twice, as nginx does by `mirror`; the second answer counts."""
+    if sent.method == "POST":
+        forward(sent)
+    return forward(sent)
+
+
+def with_another_secret(_world: World) -> Defect:
+    """Every other connection leads to an instance that refuses what is signed."""
+    calls = itertools.count()
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        return problem(401, "unauthenticated") if sent.signature and next(calls) % 2 else forward(sent)
+
+    return defect
+
+
 proxy("budgets/negative-requests-give-back", before(gives_back), ("drill/budgets/negative-spend-refused",))
 proxy(
     "deployment/moved-before-it-is-allowed",
@@ -149,6 +168,18 @@ proxy(
 )
 proxy(
     "deployment/a-slow-post-is-sent-again", sends_again, ("drill/flags/direct-path-fails-as-a-whole",), names=("again",)
+)
+proxy(
+    "deployment/every-post-comes-twice",
+    sends_twice,
+    ("drill/proof/fourth-call-refused", "drill/outbox/one-row-each"),
+    names=("more than once", "outbox rows"),
+)
+proxy(
+    "deployment/one-instance-has-another-secret",
+    with_another_secret,
+    ("preflight/credentials/signing-secret",),
+    names=("some instances",),
 )
 proxy("deployment/half-an-event-is-left", after(half_an_event), ("drill/recovery/event-session-ended",))
 proxy("outbox/delivered-before-it-is-committed", reads_uncommitted, ("drill/outbox/uncommitted-is-not-delivered",))

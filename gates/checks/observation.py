@@ -137,7 +137,8 @@ class Observer:
             if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
-            if answer.status in BUSY and answer.status not in wanted and not busy and answer.code != code:
+            unsure = answer.status not in wanted or answer.is_in_front  # which may refuse by the status that is due
+            if answer.status in BUSY and unsure and not busy and answer.code != code:
                 raise Unmet(f"{due}: the target was busy or limited us")
             if is_filtered and (answer.status not in wanted or self._refused_its_twin(answer.status)):
                 raise Unmet(f"{due}{filtered}")
@@ -233,8 +234,10 @@ def _short(exchange: Exchange) -> str:
 
 
 def _of_body(answer: Answer) -> str:
-    """That the body cannot be read, or the refused field: ` (aggregate_key: is required)`. Else empty."""
+    """That the body cannot be read, or is a page, or the refused field: ` (aggregate_key: is required)`. Else empty."""
     marks = b"".join(answer.body.split())
+    if marks.startswith(b"<"):
+        return " (its body is a page, no JSON: what stands before the service gave it, or put it for the service's own)"
     if _is_torn(answer.body) or (marks.startswith(b"{") and marks != b"{}" and not answer.json()):
         return " (its body cannot be read as JSON: it is cut off, or names a member twice)"
     errors = answer.json().get("errors")

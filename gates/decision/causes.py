@@ -90,6 +90,8 @@ EXPLAINS = {
     "sql/spot/fleet-not-paused": ".* agents_paused",
     "drill/proof/duplicate-short-circuits": "sql/spot/run-counts",  # a run that is started again
     "drill/audit/chain-*": "sql/spot/audit-(chain|heads)",  # the service links its own rows wrongly: nobody forged one
+    "drill/flags/*-is-wired": ".* feature_disabled",  # an instance that keeps an old answer refuses what is on again
+    "drill/pause/counts-from-the-next-request": ".* agents_paused",
 }
 """Pattern of checks -> pattern of what their failure causes: symptoms, or ids of checks without a symptom.
 

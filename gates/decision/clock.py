@@ -12,7 +12,7 @@ from gates.verdict import Effect
 SKEW, STEPPED_S, SERVICE_ALONE = "preflight/clock-skew", "stepped_s", "service_alone"
 """The check of the clocks, and the details of its evidence: a clock was set; only the service's clock was set."""
 RELEASE, DATA = "preflight/release", "sql/"
-BY_SERVICE = ("drill/", "load/")
+BY_SERVICE = ("drill/", "load/", "preflight/credentials/")
 """What is seen through the service, which judges credentials by its own clock. Rows have the database's clock."""
 OF_NO_TIME = ("schema", "tenancy")
 """Areas whose data checks read no time: how tables are built, and who may see which row."""
@@ -31,6 +31,6 @@ def in_doubt(one: Assessed, step: Evidence | None) -> Assessed:
     if step.details.get(SERVICE_ALONE) is True and not one.spec.id.startswith(BY_SERVICE):
         return one
     effect = Effect.HOLD if one.effect is Effect.ROLLBACK else one.effect
-    said = f"{one.message} (seen while a clock was set)"
+    said = f"{one.message} (seen while a clock was wrong)"
     line = replace(one.line, blocked_by=SKEW)
     return replace(one, outcome=Outcome.UNKNOWN, effect=effect, message=said, line=line)

@@ -102,6 +102,11 @@ class Answer:
         lines = [value.split(",") for name, value in self.headers if name == "x-request-id"]
         return [one.strip() for line in lines for one in line if one.strip()]
 
+    @property
+    def is_in_front(self) -> bool:
+        """Whether a proxy or limiter in front says that it is busy: the service's own answers have a code or an id."""
+        return self.status in BUSY and not self.code and not self.request_ids
+
     def json(self) -> dict[str, Any]:
         """The body as a JSON object with its UUIDs in lower case; an empty mapping if it is none. The caller's
         assertion then shows the body.

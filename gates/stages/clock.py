@@ -5,7 +5,6 @@ writes nothing while they are steady. A clock that was set becomes evidence of `
 import datetime as dt
 import math
 import time
-from email.utils import parsedate_to_datetime
 from typing import Self
 
 import psycopg
@@ -13,6 +12,7 @@ import psycopg
 from gates.decision.clock import SERVICE_ALONE, STEPPED_S
 from gates.deployment.control import is_disrupted
 from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.clock import date_of
 from gates.deployment.requests import Request
 from gates.deployment.sql.database import Connection, connect, value
 from gates.evidence import Evidence, JsonValue, Outcome, stamp
@@ -124,11 +124,10 @@ class ClockWatch:
         try:
             with HttpDoor(target.base_url, timeout_s=HTTP_S) as door:
                 answer = door.send(Request("GET", "/healthz"))
-            shown = parsedate_to_datetime(answer.header("date") or "").timestamp()
-        except (NoAnswer, ValueError, TypeError, OverflowError):
+        except NoAnswer:
             return
-        after = time.monotonic()
-        if not answer.header("age") and not is_disrupted(target.control):
+        after, shown = time.monotonic(), date_of(answer)
+        if shown is not None and not answer.header("age") and not is_disrupted(target.control):
             self._moved["service"].see(shown, before - DATE_S, after)
 
     def _evidence(self, steps: dict[str, float], when: str) -> Evidence:

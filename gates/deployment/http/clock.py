@@ -6,10 +6,18 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
 from gates.deployment.http.client import HttpDoor, NoAnswer
-from gates.deployment.requests import Request
+from gates.deployment.requests import Answer, Request
 
 SKEW_LIMIT_S = 2.0
 """Smaller differences are taken for the rounding of the Date header and the time of the answer's way."""
+
+
+def date_of(answer: Answer) -> float | None:
+    """The Date of an answer in Unix seconds; None without one."""
+    try:
+        return parsedate_to_datetime(answer.header("date") or "").timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 @dataclass
@@ -37,9 +45,11 @@ class Clock:
         self.offset_s, self._apart_s = 0.0, self.ours() - self.steady()
         try:
             answer = self.http.send(Request("GET", "/healthz"))
-            shown = parsedate_to_datetime(answer.header("date") or "")
             in_cache_s = int(answer.header("age") or 0)
-            offset_s = shown.timestamp() + in_cache_s + 0.5 - self.ours()
-        except (NoAnswer, ValueError, TypeError, OverflowError):
+        except (NoAnswer, ValueError):
             return
+        shown = date_of(answer)
+        if shown is None:
+            return
+        offset_s = shown + in_cache_s + 0.5 - self.ours()
         self.offset_s = offset_s if abs(offset_s) > SKEW_LIMIT_S else 0.0

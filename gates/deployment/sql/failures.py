@@ -36,6 +36,8 @@ ENDED = {"57P01", "57P02"}  # by an administrator, or because another session cr
 CUT = re.compile(
     "closed the connection unexpectedly|connection has been closed unexpectedly|reset by peer|connection is lost"
 )
+EXPLAINED = ("connection to server", "a pooler is between")
+"""Words of messages that say better than CUT_OFF why there is no connection."""
 FULL = re.compile("too many (?:connections|clients)|remaining connection slots|no more connections allowed")
 ROOM = "a login with 20 connections of its own is enough"
 
@@ -45,9 +47,8 @@ def in_words(error: BaseException) -> str:
     diagnosis = error.diag if isinstance(error, psycopg.Error) else None
     if diagnosis is None or not diagnosis.message_primary:
         said = first_line(error)
-        was_open = (
-            isinstance(error, psycopg.OperationalError) and CUT.search(said) and "connection to server" not in said
-        )
+        is_told = any(words in said for words in EXPLAINED)
+        was_open = isinstance(error, psycopg.OperationalError) and CUT.search(said) and not is_told
         return CUT_OFF if was_open else f"{said}: {ROOM}" if FULL.search(said) else said
     state = diagnosis.sqlstate or ""
     return told_in_words(diagnosis.message_primary, state, diagnosis.context or "") if state else first_line(error)

@@ -184,11 +184,12 @@ class Tenants:
         return len(late)
 
     def _owners(self) -> list[str]:
-        """The companies of this run that own rows, asked for in one query."""
-        asked = " union ".join(
-            f"select company_id from public.{t} where company_id = any(%s::uuid[])" for t in owned_tables()
-        )
-        rows = execute(self.connection, asked, *([self.created] * len(owned_tables())))
+        """The companies of this run that own rows, or a limit of calls, asked for in one query."""
+        tables = [f"select company_id from public.{t} where company_id = any(%s::uuid[])" for t in owned_tables()]
+        if current().has("edge_rate_limits", "key"):
+            limited = "exists (select from public.edge_rate_limits where starts_with(key, 'replay:' || c || ':'))"
+            tables.append(f"select c::uuid as company_id from unnest(%s::text[]) c where {limited}")
+        rows = execute(self.connection, " union ".join(tables), *([self.created] * len(tables)))
         return [str(row["company_id"]) for row in rows]
 
 

@@ -31,6 +31,7 @@ from gates.stages.preflight.endpoints import (
     READY,
     RELEASE,
     TIMEOUT_S,
+    clocks,
     reachable,
     ready,
     recognised,
@@ -80,6 +81,9 @@ def preflight(context: Context, *, whole_run: bool = False, reads: bool = False)
         agreed = {release_of(v) for v in versions} - {""}
         hide = hidden(target)
         lines = [timed(VARIABLES, target, lambda: variables(target)), *service, *data.result()]
+        if apart := clocks(versions):
+            skew = timed(SKEW, target, lambda: apart)
+            lines = [skew if e.check == SKEW.id and not e.blocked_by else e for e in lines]
         if not target.release and len(agreed) == 1 and agreed == {redact_text(r, hide) for r in agreed}:
             target = replace(target, release=agreed.pop())  # a release that echoes a secret counts as none
         if not any(e.details.get("unreachable") for e in lines):

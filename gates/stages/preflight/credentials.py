@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 
 from gates import disk
@@ -24,12 +24,13 @@ from gates.deployment.credentials import NOWHERE, REFUSED, good_claims, of_anoth
 from gates.deployment.dialect.current import current
 from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.clock import date_of
 from gates.deployment.http.probes import REPLAY
 from gates.deployment.identity import identity
 from gates.deployment.requests import BUSY, SIGNATURE, Answer, Request, mint_token
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, CheckSpec, Evidence, JsonValue, Outcome, Severity
-from gates.stages.preflight.endpoints import ABSENT, TIMEOUT_S
+from gates.stages.preflight.endpoints import ABSENT, TIMEOUT_S, VERSION_REQUESTS
 from gates.stages.preflight.looks import LookResult, spec, timed
 
 FILE = "credentials.json"
@@ -120,11 +121,19 @@ MINTED = spec(
     Severity.PAGE,
 )
 SPECS = (SIGNING, ADMIN, MINTED)
+UNLIKE = (
+    "over new connections were refused with 401, and the others accepted: {} is right for some instances and wrong for"
+    " others. See that every instance has the same secrets, and the right time"
+)
 NAMES = {SIGNING.id: "TRANSBOT_HMAC_SECRET", ADMIN.id: "ADMIN_JWT", MINTED.id: "REPLAY_JWT_SECRET"}
 
 
 class StillBusyError(Exception):
     """The target answered only that it is busy."""
+
+
+Forms = Callable[[int], Iterable[Request]]
+"""Unix seconds -> the requests in every form that shows a credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,22 +149,48 @@ class CredentialDoor:
 
     def takes(self, requests: Iterable[Request]) -> bool:
         """Whether one of these requests is accepted. If methods are guarded, only requests with these count."""
-        return any(self._takes(r) for r in requests if r.method in self.guarded or not self.guarded)
+        counting = (r for r in requests if r.method in self.guarded or not self.guarded)
+        return any(self._accepts(r, _received(_asked(self.door, r))) for r in counting)
 
-    def _takes(self, request: Request) -> bool:
-        """Whether the request is accepted, by the status received, whatever the deployment means by it. A missing path
+    def refusals(self, forms: Forms) -> int:
+        """How many of several new connections refuse what others accept, at two looks in a row; else 0.
+
+        Each request is new, for a service that takes none twice.
+        """
+        counting = [n for n, r in enumerate(forms(self.now)) if r.method in self.guarded]
+        for number in counting:
+            accepted, refused = self._counted(forms, number)
+            if accepted and refused:
+                time.sleep(AGAIN_S)
+                accepted, refused = self._counted(forms, number)
+            if accepted:
+                return refused
+        return 0
+
+    def _counted(self, forms: Forms, number: int) -> tuple[int, int]:
+        """How many accept and how many refuse the request of this number among the forms."""
+        made = [list(forms(self.now - n))[number] for n in range(VERSION_REQUESTS)]
+        asked = [replace(r, headers=(*r.headers, ("Connection", "close"))) for r in made]
+        answers = [a for a in self.door.burst(asked, spread=True) if isinstance(a, Answer) and a.status not in BUSY]
+        accepted = sum(self._accepts(made[0], _received(a)) for a in answers)
+        return accepted, sum(_received(a) == 401 for a in answers)
+
+    def _accepts(self, request: Request, status: int) -> bool:
+        """Whether the request was accepted, by the status received, whatever the deployment means by it. A missing path
         accepts nothing; but 404 for a missing run shows acceptance if others get a refusal.
         """
-        status = _received(_asked(self.door, request))
         return status != 401 and (status not in ABSENT or (request.method == "GET" and "GET" in self.guarded))
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialAnswer:
-    """Whether the target accepted a credential. `doubt`: what may be wrong on our side if it did not."""
+    """Whether the target accepted a credential. forms: how it was shown, if so. `doubt`: what may be wrong on our side
+    if it did not.
+    """
 
     taken: bool
     doubt: str = ""
+    forms: Forms = lambda _now: ()
     ours: bool = False
     """Whether the credential itself is wrong (expired, not yet valid), so that its refusal is never harm."""
 
@@ -195,11 +230,15 @@ def _look(
         if isinstance(desk, LookResult):
             return desk
         shown, name = show(desk), NAMES[check.id]
+        refusals = desk.refusals(shown.forms) if shown.taken else 0
     except StillBusyError as error:
         return LookResult(Outcome.UNKNOWN, str(error), None, "not refused")
     # a minted token names its audience and issuer: with others it is another credential
     minted = "\n".join(filter(None, (secret, target.jwt_audience, target.jwt_issuer)))
     credential = minted if check is MINTED else secret
+    if refusals:
+        message = f"{refusals} of {VERSION_REQUESTS} calls {UNLIKE.format(name)}"
+        return LookResult(Outcome.FAIL, message, refusals, 0, "refusals", VERSION_REQUESTS)
     if shown.taken:
         if desk.guarded:
             memory.note(check.id, credential, target.release)
@@ -250,10 +289,8 @@ def _asked(door: HttpDoor, request: Request) -> Answer:
 
 def _clock(answer: Answer) -> int:
     """Unix seconds by the target's clock: a current signature is stale to a target whose clock is wrong."""
-    try:
-        return int(parsedate_to_datetime(answer.header("date") or "").timestamp())
-    except (ValueError, TypeError):
-        return int(time.time())
+    shown = date_of(answer)
+    return int(time.time() if shown is None else shown)
 
 
 # --- the three credentials ---------------------------------------------------------------------------------------
@@ -262,8 +299,9 @@ def _clock(answer: Answer) -> int:
 def signing(desk: CredentialDoor) -> CredentialAnswer:
     """Every form in which the secret signs: a release may have broken one form, but a wrong secret breaks all."""
     first, *others = desk.target.hmac_secrets
-    if desk.takes(probes.signed(first, desk.now)):
-        return CredentialAnswer(taken=True)
+    forms = partial(probes.signed, first)
+    if desk.takes(forms(desk.now)):
+        return CredentialAnswer(taken=True, forms=forms)
     for number, secret in enumerate(others, 2):
         if desk.takes(probes.signed(secret, desk.now)):
             doubt = (
@@ -283,7 +321,7 @@ def admin(desk: CredentialDoor) -> CredentialAnswer:
     if why := unfit(desk.target, desk.now):
         return CredentialAnswer(False, f"ADMIN_JWT {why}. Set it to a valid admin token", ours=True)
     if desk.takes(probes.with_token(desk.target.admin_jwt)):
-        return CredentialAnswer(taken=True)
+        return CredentialAnswer(taken=True, forms=lambda _now: probes.with_token(desk.target.admin_jwt))
     asked = "was it signed with the service's REPLAY_JWT_SECRET? Does a proxy drop its header?"
     hint = of_another_secret(desk.target) or asked
     return CredentialAnswer(False, f"ADMIN_JWT is refused: {hint} Set it to a valid admin token")
@@ -296,4 +334,4 @@ def minted(desk: CredentialDoor) -> CredentialAnswer:
         "a token signed with REPLAY_JWT_SECRET is refused. Does REPLAY_JWT_SECRET match the service's,"
         " and REPLAY_JWT_AUDIENCE and REPLAY_JWT_ISSUER?"
     )
-    return CredentialAnswer(desk.takes(probes.with_token(token)), doubt)
+    return CredentialAnswer(desk.takes(probes.with_token(token)), doubt, forms=lambda _now: probes.with_token(token))

@@ -4,8 +4,10 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
+from gates.decision.clock import SERVICE_ALONE, STEPPED_S
 from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.clock import date_of
 from gates.deployment.http.limits import within
 from gates.deployment.identity import http_place
 from gates.deployment.redaction import hidden, redact_text
@@ -22,6 +24,8 @@ VERSION_REQUESTS = 12
 READY_PATIENCE_S = 5.0
 READY_POLL_S = 0.25
 TIMEOUT_S = 5.0
+MOST_APART_S = 30.0
+"""The leeway that the contract gives tokens."""
 ABSENT = (404, 405, 501)
 """Statuses of a missing endpoint."""
 INVALID = (400, 415, 422)
@@ -131,7 +135,7 @@ def _not_there(target: Target, why: str, status: int | None = None) -> LookResul
 
 def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
     """Release and instance that /version told, over new connections to each address of the name; or `instead`, what
-    came in their place.
+    came in their place. `date`: the answer's time in Unix seconds, unless it comes from a cache.
     """
     asked = [Request("GET", "/version", (("Connection", "close"),))] * VERSION_REQUESTS
     answers = door.burst(asked, spread=True)
@@ -143,8 +147,25 @@ def _version(answer: Answer | NoAnswer) -> dict[str, JsonValue]:
         return {"instead": str(answer)}
     if answer.status != 200:
         return {"instead": _redirect("/version answers", answer) or f"/version answers {answer.status}"}
-    told = answer.json()
-    return {name: told[name] for name in ("release", "instance") if name in told}
+    told = {name: value for name, value in answer.json().items() if name in {"release", "instance"}}
+    shown = None if answer.header("age") else date_of(answer)
+    return {**told, "date": shown} if shown is not None else told
+
+
+def clocks(versions: Sequence[dict[str, JsonValue]]) -> LookResult | None:
+    """That the clocks of the instances are apart by more than the contract's leeway of tokens; None if none is seen."""
+    shown = [date for v in versions if isinstance(date := v.get("date"), float)]
+    apart_s = max(shown, default=0.0) - min(shown, default=0.0)
+    if apart_s <= MOST_APART_S:
+        return None
+    message = (
+        f"the clocks of the service's instances are {apart_s:.0f} s apart, by the Date of their answers; allowed:"
+        f" {MOST_APART_S:.0f} s. Some of them refuse signatures and tokens that are good: what is judged by times"
+        " proves nothing"
+    )
+    ends = "the clocks of all instances stand right, and the gate is run again"
+    details: dict[str, JsonValue] = {STEPPED_S: apart_s, SERVICE_ALONE: True, "ends_when": ends}
+    return LookResult(Outcome.UNKNOWN, message, apart_s, MOST_APART_S, "s", len(shown), details)
 
 
 def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> LookResult:

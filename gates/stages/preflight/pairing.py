@@ -12,12 +12,13 @@ from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.http.clock import Clock
 from gates.deployment.identity import database_place
-from gates.deployment.requests import Request, claims_of, mint_token, signed_post_v2, token_post
+from gates.deployment.requests import Answer, Request, claims_of, mint_token, signed_post_v2, token_post
 from gates.deployment.sql.database import Connection, value
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, Where
 from gates.stages.preflight.credentials import Memory
 from gates.stages.preflight.database import DATABASE, SERVER
+from gates.stages.preflight.endpoints import VERSION_REQUESTS
 from gates.stages.preflight.looks import LookResult, timed
 
 SEEN_S, AGAIN_S = 3.0, 0.25
@@ -25,6 +26,10 @@ SEEN_S, AGAIN_S = 3.0, 0.25
 APART = (
     "the service refuses a dry run for a company that the gate has just written to {}, with 403 forbidden. See that"
     " DATABASE_URL leads to the database of the service at BASE_URL, and that signatures and admins serve any company"
+)
+SOME_APART = (
+    "some instances of the service know a company that the gate has just written to {}, and others refuse it with 403"
+    " forbidden, and leave no audit row there: they use another database. See that all of them have the same one"
 )
 AUDITED = """select exists (select from public.audit_logs where created_at > now() - interval '2 minutes'
  and ((request_id <> '' and request_id = any(%s)) or (%s and action = 'dlq_replay_refused')))"""
@@ -38,17 +43,17 @@ def of_one_deployment(line: Evidence, target: Target, memory: Memory, note: Call
     pair = f"{database_place(target)} {line.details.get(SERVER)}"
     known = bool(memory.accepted(PAIR, pair)) and not memory.rotated(PAIR, pair, target.release)
     apart = is_apart(target, note, known=known)
-    if apart is False:
+    if apart == "":
         memory.note(PAIR, pair, target.release)
     if not apart:
         return line
-    seen = LookResult(Outcome.UNKNOWN, APART.format(database_place(target)), unreachable=True)
+    seen = LookResult(Outcome.UNKNOWN, apart.format(database_place(target)), unreachable=True)
     return timed(DATABASE, target, lambda: seen)
 
 
-def is_apart(target: Target, note: Callable[[str], object], *, known: bool = False) -> bool | None:
-    """Whether the service keeps refusing a dry run for a new company in the database, and nothing there shows that it
-    uses it. False if it carries out the dry run; None if neither was seen.
+def is_apart(target: Target, note: Callable[[str], object], *, known: bool = False) -> str | None:
+    """That the service, or some instances of it, keep refusing a dry run for a new company in the database, and nothing
+    there shows that they use it. Empty if they carry out the dry run; None if neither was seen.
     """
     may_write = target.kind.allows(Where.SELF_CLEANING) and target.database_url
     if not (may_write and target.base_url and probes.has_dry_runs()):
@@ -57,14 +62,20 @@ def is_apart(target: Target, note: Callable[[str], object], *, known: bool = Fal
         with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door, a_company(target, note) as (rows, company):
             body, deadline = probes.for_nobody(company), time.monotonic() + SEEN_S
             requests: list[str] = []
+            is_known = False
             while True:
-                asked = map(door.send, _for_any(target, body, Clock(door).now()))
-                answer = next((a for a in asked if a.status != 401), None)
-                if answer is None or (answer.status, answer.code) != (403, "forbidden"):
-                    return False if answer and answer.status == 200 else None
-                requests += answer.request_ids
+                asked = ((door.send(r), r) for r in _for_any(target, body, Clock(door).now()))
+                first, request = next(((a, r) for a, r in asked if a.status != 401), (None, None))
+                others = door.burst([request] * VERSION_REQUESTS, spread=True) if first and request else []
+                answers = [a for a in (first, *others) if isinstance(a, Answer)]
+                refused = [a for a in answers if (a.status, a.code) == (403, "forbidden")]
+                is_known = is_known or any(a.status == 200 for a in answers)
+                if not refused:
+                    return "" if is_known else None
+                requests += [name for a in refused for name in a.request_ids]
                 if time.monotonic() > deadline:
-                    return None if _is_used(rows, requests, known=known) else True
+                    is_used = _is_used(rows, requests, known=known and not is_known)
+                    return None if is_used else SOME_APART if is_known else APART
                 time.sleep(AGAIN_S)
     except (NoAnswer, OSError, ValueError, psycopg.Error):
         return None

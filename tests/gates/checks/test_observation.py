@@ -92,10 +92,9 @@ def test_a_refused_field_is_named() -> None:
 )
 def test_a_body_that_cannot_be_read_is_told_as_such(body: bytes, is_told: bool) -> None:
     """Without that word, `observed 429; allowed: 429 rate_limited` sends people to the wrong place."""
+    answer = Answer(429, (("x-request-id", "of-the-service"),), body, 1.0)
     with pytest.raises(AssertionError) as failed:
-        Observer(Target(TargetKind.STAGING)).expect(
-            Request("POST", "/dlq-replay"), Answer(429, (), body, 1.0), 429, "rate_limited"
-        )
+        Observer(Target(TargetKind.STAGING)).expect(Request("POST", "/dlq-replay"), answer, 429, "rate_limited")
     assert ("names a member twice" in str(failed.value)) == is_told
 
 

@@ -79,6 +79,7 @@ def after(name, control, came, *allowed):
 OK = answer(200)
 after("busy", OK, answer(503), 200)
 after("limited", OK, answer(503, b'{"code": "rate_limited"}'), 429, "rate_limited")  # another status of its own refusal
+after("limited-in-front", OK, answer(429, b'{"message": "API rate limit exceeded"}'), 429, "rate_limited")
 after("torn", OK, answer(202, b'{"event_id": "1", "pa'), 202)
 after("half", OK, answer(520), 401)  # a CDN has no whole answer of the target
 after("ended", OK, answer(546), 401)  # a platform ended the function
@@ -164,13 +165,14 @@ EXPECTED = {
     "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
     "t/busy": ("unknown", "busy or limited us"),
     "t/limited": ("fail", "observed 503 rate_limited; allowed: 429 rate_limited"),
+    "t/limited-in-front": ("unknown", "busy or limited us"),
     "t/torn": ("fail", "observed 202 (its body cannot be read as JSON: it is cut off"),
     "t/half": ("unknown", "busy or limited us"),
     "t/ended": ("unknown", "busy or limited us"),
     "t/again": ("unknown", "busy or limited us"),
     "t/walled": ("unknown", "a firewall in front may have answered"),
     "t/walled-alike": ("unknown", "a firewall in front may have answered"),
-    "t/page": ("fail", "403 forbidden"),
+    "t/page": ("fail", "observed 403 (its body is a page, no JSON"),
     "t/elsewhere": ("unknown", "a redirect. Set BASE_URL"),
     "t/bad-control": ("unknown", "the control did not hold"),
     "t/dirty": ("unknown", "clean-up failed"),

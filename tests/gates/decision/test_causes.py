@@ -129,6 +129,7 @@ def test_what_a_broken_switch_refuses_stands_behind_it() -> None:
         ("drill/flags/bucket-formula", "403 feature_disabled"),
         ("sql/spot/flags-decided-by-formula", "403 feature_disabled"),
         ("sql/spot/fleet-not-paused", "409 agents_paused"),
+        ("drill/pause/counts-from-the-next-request", "409 agents_paused"),
     ],
 )
 def test_what_switches_tenants_off_is_named_before_what_is_refused(cause: str, answer: str) -> None:

@@ -41,7 +41,14 @@ def test_a_failure_that_goes_by_no_time_rolls_back_whatever_the_clock_did(check:
     assert verdict.reason.startswith(f"{check} failed")
 
 
-@pytest.mark.parametrize(("check", "expected"), [("drill/tokens/x", Decision.HOLD), ("sql/own", Decision.ROLLBACK)])
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        ("drill/tokens/x", Decision.HOLD),
+        ("preflight/credentials/admin-token", Decision.HOLD),
+        ("sql/own", Decision.ROLLBACK),
+    ],
+)
 def test_the_clock_of_the_service_dates_no_row(check: str, expected: Decision) -> None:
     """If only the service's clock was set, checks of rows stand: the database dates them."""
     alone = replace(STEPPED, details={STEPPED_S: 600.0, SERVICE_ALONE: True})

@@ -115,6 +115,8 @@ def test_a_session_that_is_cut() -> None:
     assert told_in_words("terminating connection due to administrator command", "57P01", "") == CUT_OFF
     asked = 'connection failed: connection to server at "db", port 1 failed: server closed the connection unexpectedly'
     assert in_words(psycopg.OperationalError(asked)) == asked
+    lent = "a pooler is between the gate and this database, [...] server closed the connection unexpectedly observed"
+    assert in_words(psycopg.OperationalError(lent)) == lent, "a pooler that lends by statement says so by that"
 
 
 @pytest.mark.parametrize(

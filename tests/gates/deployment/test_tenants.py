@@ -111,3 +111,16 @@ def test_a_batch_that_is_delivered_meanwhile_is_waited_for(migrated_url: str, mo
         tenants.remove([company])
         assert time.monotonic() - began >= 10 * REMOVAL_PAUSE_S
         assert value(connection, "select count(*) from public.companies where id = %s", company) == 0
+
+
+def test_a_call_that_is_counted_after_its_tenant_is_gone_is_swept(migrated_url: str) -> None:
+    """A request that outlives a proxy's patience leaves a row of the rate limit, which no company owns."""
+    with session(migrated_url) as connection:
+        tenants = Tenants(connection, "t")
+        company = tenants.create()
+        tenants.remove()
+        late = "insert into public.edge_rate_limits (key, hits) values (%s, array[now()]) returning key"
+        assert value(connection, late, f"replay:{company}:127.0.0.1")
+        assert tenants.sweep() == 1
+        assert value(connection, "select count(*) from public.edge_rate_limits") == 0
+        assert tenants.sweep() == 0

@@ -1,6 +1,7 @@
 """A clock that is set during a run is reported, in any direction and over slow answers; a steady one is not."""
 
 import datetime as dt
+import itertools
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -13,14 +14,17 @@ import pytest
 
 from gates.decision.clock import SERVICE_ALONE, SKEW, STEPPED_S
 from gates.decision.policy_file import parse
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import Answer, Request
 from gates.deployment.sql.database import connect, value
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
+from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.stages import clock
 from gates.stages.clock import ClockWatch, Moved
 from gates.stages.context import Context
+from gates.stages.preflight import endpoints
 from tests.waiting import until
 
 STEPS: dict[str, tuple[list[float], float]] = {
@@ -162,3 +166,18 @@ def test_a_server_says_when_its_notes_are_of(migrated_url: str) -> None:
     """The statistics of a database in use are not ahead of its own clock."""
     with connect(migrated_url, read_only=True) as connection:
         assert float(str(value(connection, clock.AHEAD_S))) < 1
+
+
+@pytest.mark.parametrize(("ahead_s", "is_cached", "told"), [(400, False, True), (20, False, False), (400, True, False)])
+def test_instances_whose_clocks_are_apart_are_told(ahead_s: int, is_cached: bool, told: bool, tmp_path: Path) -> None:
+    """An instance whose clock is wrong by minutes refuses good credentials; the date of a cached answer is no clock."""
+    turns = itertools.cycle((0, ahead_s))
+
+    def answer(_asked: Asked) -> Reply:
+        shown = formatdate(time.time() + next(turns), usegmt=True)
+        return Reply(200, (("Date", shown), *([("Age", "5")] if is_cached else [])), b'{"release": "r1"}')
+
+    with serve(answer) as url, HttpDoor(url) as door:
+        seen = endpoints.clocks(endpoints.versions_of(door))
+    assert (seen is not None) is told
+    assert seen is None or seen.message.startswith(f"the clocks of the service's instances are {ahead_s} s apart")

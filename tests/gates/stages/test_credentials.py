@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
+import itertools
 import json
 import time
 from pathlib import Path
@@ -251,6 +252,51 @@ def test_a_rotation_of_secrets_that_the_gate_has_not_heard_of_is_no_harm(tmp_pat
     rotated.audience = "of-this-service"
     found = looked(tmp_path, rotated, foreign)
     assert found["token-secret"].outcome is Outcome.UNKNOWN, "a token for somebody else is another credential"
+
+
+def in_turns(*services: Service) -> Behaviour:
+    """Instances that answer in turns."""
+    turns = itertools.cycle(services)
+
+    def answer(asked: Asked) -> Reply:
+        return next(turns)(asked)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("other", "unlike"),
+    [
+        (Service(secrets=(WRONG,)), ["fail", "pass", "pass"]),
+        (Service(jwt_secret="y" * 32), ["pass", "fail", "fail"]),
+        (Service(v2=False), ["fail", "pass", "pass"]),
+        (Service(), ["pass", "pass", "pass"]),
+    ],
+)
+def test_instances_that_disagree_on_a_credential_lock_callers_out(
+    other: Service, unlike: list[str], tmp_path: Path
+) -> None:
+    """What one instance accepts and the other refuses is a failure, not luck."""
+    fails = False
+    for number in range(2):  # whichever instance is asked first
+        services = (Service(), other) if number else (other, Service())
+        found = looked(tmp_path, in_turns(*services))
+        fails = fails or outcomes(found) == unlike
+        told = [f.message for f in found.values() if f.outcome is Outcome.FAIL]
+        assert all("right for some instances and wrong for others" in message for message in told)
+    assert fails
+
+
+def test_a_secret_that_is_rotated_meanwhile_is_no_disagreement(tmp_path: Path) -> None:
+    """A second look finds all instances agreed."""
+    service, calls = Service(), itertools.count()
+
+    def rotated(asked: Asked) -> Reply:
+        if asked.header(SIGNATURE) and next(calls) == 6:
+            service.secrets = (WRONG,)
+        return service(asked)
+
+    assert looked(tmp_path, rotated)["signing-secret"].outcome is not Outcome.FAIL
 
 
 def test_the_memory_holds_no_secret_and_no_plain_digest_and_damage_is_no_memory(tmp_path: Path, memory: Path) -> None:

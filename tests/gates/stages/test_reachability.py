@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,7 +21,6 @@ from cryptography.x509.oid import NameOID
 from gates.decision.policy_file import Settings, parse
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.identity import server_of
-from gates.deployment.requests import mint_token
 from gates.deployment.sql import database
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
@@ -356,30 +354,6 @@ def test_a_database_of_another_service_is_not_judged(
     with psycopg.connect(pg_server.url(migrated_db)) as connection:
         left = connection.execute("select from public.companies where name like 'drill-%'").fetchall()
     assert left == []
-
-
-@pytest.mark.parametrize(
-    ("given", "apart"),
-    [
-        ({"jwt_secret": "j" * 32}, True),
-        ({"admin_jwt": mint_token("j" * 32, {"role": "super_admin"})}, True),
-        ({"admin_jwt": mint_token("j" * 32, {"role": "company_admin"})}, None),
-        ({"jwt_secret": "j" * 32, "hmac_secrets": ("not-that-of-the-service",)}, True),
-    ],
-)
-def test_any_credential_asks_whether_a_database_is_that_of_the_service(
-    given: dict[str, Any], apart: bool | None, pg_server: PgServer, migrated_db: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A super_admin token can ask, too: the service refuses it for a tenant of another database."""
-    monkeypatch.setattr(pairing, "SEEN_S", 0.0)
-
-    def answer(asked: Asked) -> Reply:
-        known = asked.header("Authorization")
-        return Reply(403 if known else 401, (), json.dumps({"code": "forbidden" if known else "no"}).encode())
-
-    with serve(answer) as url:
-        target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), **given)
-        assert pairing.is_apart(target, lambda _company: None) is apart
 
 
 def test_without_base_url_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
