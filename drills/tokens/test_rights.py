@@ -17,6 +17,7 @@ from gates.deployment.dialect.exchange import path_of
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
 from gates.deployment.requests import (
+    BUSY,
     Answer,
     Request,
     claims_of,
@@ -246,7 +247,7 @@ def _apart(http: HttpDoor, seen: Observer, own: tuple[Request, int], foreign: tu
     asked: list[tuple[Request, int | tuple[int, ...]]] = [own, foreign] * AT_ONCE
     answers = http.burst([request for request, _ in asked])
     for (request, due), answer in zip(asked, answers, strict=True):
-        if isinstance(answer, Answer):
+        if isinstance(answer, Answer) and answer.status not in BUSY:
             seen.expect(request.labelled(f"{request.label}, beside another caller's"), answer, due)
 
 
