@@ -232,3 +232,24 @@ def _path_of_a_token(probe: Probe) -> str:
         sent = {"company_id": company, "event_type": "witness.done", "aggregate_key": "k", "payload": {"n": 1}}
         headers = probe.as_token(probe.token({}))
         return str(probe.send(json.dumps(sent).encode(), headers, "/events").json().get("path"))
+
+
+@service(
+    "A role is looked for in the text of a token's role: `not_company_admin` is a company's admin.",
+    lambda p: _serves_no_admin(p) == 200,
+    ("drill/tokens/role-spelling",),
+    names=("not_company_admin",),
+)
+def roles_are_looked_for_in_a_text(settings: Settings) -> Parts:
+    def heard(caller: Caller) -> Caller:
+        if caller.claims is None or "company_admin" not in caller.claims.role:
+            return caller
+        return dataclasses.replace(caller, claims=dataclasses.replace(caller.claims, role="company_admin"))
+
+    return calling(settings, heard)
+
+
+def _serves_no_admin(probe: Probe) -> int:
+    with probe.tenant() as company:
+        caller = probe.as_token(probe.token({"role": "not_company_admin", "company_id": company}))
+        return probe.send(json.dumps({"company_id": company, "dry_run": True}).encode(), caller).status_code

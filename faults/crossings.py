@@ -182,6 +182,29 @@ def _shown_in_capitals(probe: Probe) -> int:
 
 
 @service(
+    "An id that is named in capitals and in small letters counts twice: once as an item, once as not found.",
+    lambda p: _told_of_two_spellings(p) == 2,
+    ("drill/dry-run/foreign-ids-hidden",),
+    names=("not_found",),
+)
+def spellings_are_told_apart(settings: Settings) -> Parts:
+    def read(raw: bytes) -> ReplayRequest:
+        request = read_replay(raw)
+        if request.dlq_ids is None or len(asked := {*json.loads(raw)["dlq_ids"]}) == len(request.dlq_ids):
+            return request
+        return dataclasses.replace(request, dlq_ids=tuple(sorted(asked)))
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+def _told_of_two_spellings(probe: Probe) -> int:
+    with probe.tenant() as company:
+        (one,) = probe.letters(company, 1)
+        answer = probe.replay(company, dry_run=True, dlq_ids=[one, one.upper()]).json()
+        return sum(len(answer[name]) for name in ("items", "not_found", "ineligible"))
+
+
+@service(
     "A quote or a backslash in a key is refused as not printable.",
     lambda p: _code(p, idempotency_key='a"b', dry_run=True) == "invalid_request",
     ("drill/safety-rails/key-of-200-accepted",),

@@ -1,9 +1,13 @@
-"""Faults of requests that come at once, and are carried out well one after the other."""
+"""Faults of requests that come at once, or after one that failed, and are carried out well one after the other."""
 
 import asyncio
 import dataclasses
+import json
 import uuid
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import psycopg
@@ -11,8 +15,10 @@ import psycopg
 from faults.altered import altered, around
 from faults.catalogue import service
 from faults.probe import Probe
+from replay_service.authentication import authenticate
 from replay_service.composition import build_parts
 from replay_service.database import Connection, fetch_row
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
@@ -137,3 +143,185 @@ def _is_busy_for_ever(probe: Probe) -> bool:
         probe.replay(company, idempotency_key="w")
         other.rollback()
         return probe.replay(company, idempotency_key="w").status_code == 409
+
+
+_MINE: ContextVar[tuple[str, str] | None] = ContextVar("_MINE", default=None)
+"""The key that the request of this task has taken."""
+
+
+@service(
+    "A key stays taken after an error of the database: who sends its request again is told that it is in progress.",
+    lambda p: _is_taken_after_an_error(p),
+    ("drill/outbox/commit-that-fails",),
+    names=("409 in_progress",),
+)
+def errors_keep_the_key(settings: Settings) -> Parts:
+    release, taken = build_parts(settings), set[tuple[str, str] | None]()
+
+    async def begin_run(conn: Connection, request: ReplayRequest, started: Run) -> Any:
+        if (scope := (started.key, request.company_id)) in taken:
+            raise Refusal("in_progress", "A request with this idempotency key is running.")
+        taken.add(scope)
+        _MINE.set(scope)
+        return await release.begin_run(conn, request, started)
+
+    @asynccontextmanager
+    async def transaction(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
+        _MINE.set(None)
+        try:
+            async with release.transaction(conn, keep=keep):
+                yield
+        except Refusal:
+            taken.discard(_MINE.get())
+            raise
+        taken.discard(_MINE.get())
+
+    return dataclasses.replace(release, begin_run=begin_run, transaction=transaction)
+
+
+def _is_taken_after_an_error(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.rows(f"ALTER TABLE replay_runs ADD CONSTRAINT witness_no CHECK (company_id <> '{company}') NOT VALID")
+        try:
+            probe.replay(company, idempotency_key="w")
+        finally:
+            probe.rows("ALTER TABLE replay_runs DROP CONSTRAINT witness_no")
+        return probe.replay(company, idempotency_key="w").status_code == 409
+
+
+@service(
+    "An event whose id is just being written is called a duplicate, be it another tenant's: what it says is lost.",
+    lambda p: _is_lost_beside_another(p),
+    ("drill/outbox/same-event-id-raced",),
+    names=("no such event",),
+)
+def events_under_way_are_duplicates(settings: Settings) -> Parts:
+    release, under_way = build_parts(settings), dict[str, asyncio.Future[tuple[str, bool]]]()
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        if event_id in under_way:
+            return (await asyncio.shield(under_way[event_id]))[0], True
+        under_way[event_id] = asyncio.ensure_future(release.emit(conn, request, event_id))
+        under_way[event_id].add_done_callback(lambda _: under_way.pop(event_id))
+        return await asyncio.shield(under_way[event_id])
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _is_lost_beside_another(probe: Probe) -> bool:
+    row = "INSERT INTO events (id, company_id, event_type) VALUES (%s, %s, 'witness.done')"
+    with (
+        probe.tenant() as first,
+        probe.tenant() as second,
+        psycopg.connect(probe.environ["DATABASE_URL"]) as other,
+        ThreadPoolExecutor(2) as beside,
+    ):
+        event = str(uuid.uuid4())
+        other.execute(row, (event, first))
+        sent = [beside.submit(probe.event, one, event_id=event) for one in (first, second)]
+        probe.within(0.6, lambda: False)
+        other.rollback()
+        return all(one.result(10).status_code == 202 for one in sent)
+
+
+@service(
+    "Of a tenant's replays that come at once, each takes what the last of them asks for.",
+    lambda p: _takes_what_another_names(p),
+    ("drill/budgets/named-items-are-cut-and-charged",),
+    names=("at once",),
+)
+def the_last_request_counts(settings: Settings) -> Parts:
+    release, last = build_parts(settings), dict[str, ReplayRequest]()
+
+    def read_replay(raw: bytes) -> ReplayRequest:
+        request = release.read_replay(raw)
+        last[request.company_id] = request
+        return request
+
+    async def pick(conn: Connection, request: ReplayRequest, limit: int) -> tuple[str, ...]:
+        return await release.pick(conn, last[request.company_id], limit)
+
+    return dataclasses.replace(release, read_replay=read_replay, pick=pick)
+
+
+def _takes_what_another_names(probe: Probe) -> bool:
+    held = "SELECT 1 FROM replay_budgets WHERE company_id = %s FOR UPDATE"
+    with (
+        probe.tenant() as company,
+        psycopg.connect(probe.environ["DATABASE_URL"]) as other,
+        ThreadPoolExecutor(2) as beside,
+    ):
+        ids = probe.letters(company, 2)
+        probe.rows("INSERT INTO replay_budgets (company_id) VALUES (%s)", company)
+        other.execute(held.encode(), (company,))
+        sent = [beside.submit(probe.replay, company, dlq_ids=[one]) for one in ids]
+        probe.within(0.6, lambda: False)
+        other.rollback()
+        return any(call.result(10).json()["items"] != [one] for one, call in zip(ids, sent, strict=True))
+
+
+@service(
+    "The sender of an event is a global variable: an event has the rights of another that comes at the same time.",
+    lambda p: _sends_beside_another(p),
+    ("drill/tokens/foreign-event-refused",),
+    names=("beside another caller's",),
+)
+def events_have_the_rights_of_the_last(settings: Settings) -> Parts:
+    release, last = build_parts(settings), list[Caller]()
+
+    async def heard(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        last[:] = [await authenticate(parts, headers, message, accepts_v1=accepts_v1)]
+        await asyncio.sleep(0.005)
+        return last[0]
+
+    async def accept_event(parts: Parts, call: Call) -> Reply:
+        return await release.accept_event(dataclasses.replace(parts, authenticate=heard), call)
+
+    return dataclasses.replace(release, accept_event=accept_event)
+
+
+def _sends_beside_another(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = {"company_id": company, "event_type": "witness.done", "aggregate_key": "k", "payload": {"n": 1}}
+        body = json.dumps(event).encode()
+        return _is_let_in_beside(probe, company, lambda caller: probe.send(body, caller, "/events").status_code)
+
+
+def _is_let_in_beside(probe: Probe, company: str, ask: Callable[[dict[str, str]], int]) -> bool:
+    """Whether a stranger is ever let in while the company's admin asks at the same time."""
+    own, foreign = (
+        probe.as_token(probe.token({"role": "company_admin", "company_id": one}))
+        for one in (company, str(uuid.uuid4()))
+    )
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        calls = [(caller, pool.submit(ask, caller)) for _ in range(12) for caller in (own, foreign)]
+        return any(call.result(20) < 300 for caller, call in calls if caller is foreign)
+
+
+@service(
+    "Reads of a run or an event that come at once share one answer: a stranger gets that of the company's admin.",
+    lambda p: _reads_beside_another(p),
+    ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
+    names=("beside another caller's",),
+)
+def reads_at_once_share_an_answer(settings: Settings) -> Parts:
+    release, under_way = build_parts(settings), dict[bytes, asyncio.Future[Reply]]()
+
+    def shared(read: Callable[..., Any]) -> Callable[..., Any]:
+        async def once(parts: Parts, call: Call, path: bytes, wanted: str) -> Reply:
+            if path not in under_way:
+                under_way[path] = asyncio.ensure_future(read(parts, call, path, wanted))
+                under_way[path].add_done_callback(lambda _: under_way.pop(path))
+            return await asyncio.shield(under_way[path])
+
+        return once
+
+    return dataclasses.replace(
+        release, read_run=shared(release.read_run), read_event_state=shared(release.read_event_state)
+    )
+
+
+def _reads_beside_another(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        path = f"/events/{probe.event(company).json()['event_id']}"
+        return _is_let_in_beside(probe, company, lambda caller: probe.get(path, **caller).status_code)

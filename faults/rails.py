@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.lifecycle import FAILS, LIFE, SLOW
-from faults.probe import Probe
+from faults.probe import Probe, runs
 from replay_service.worker.parts import WORKER_QUERIES, WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -180,3 +180,20 @@ def _leaves_a_delivered_letter(probe: Probe) -> bool:
         probe.settled(probe.replay(company, max_items=RUN_ITEMS).json()["replay_run_id"])
         probe.settled(run)
         return bool(probe.value("SELECT status FROM dead_letter_queue WHERE id = %s", slow) == "pending")
+
+
+@worker(
+    "A refund begins at the limit of a budget where that was lowered meanwhile: more is given back than was charged.",
+    runs("faults.rails:refunds_begin_at_the_limit"),
+    ("drill/lifecycle/stop-refunds-only-what-was-charged",),
+    names=("run that was charged",),
+)
+def refunds_begin_at_the_limit(settings: WorkerSettings) -> WorkerParts:
+    periods = ("daily", "monthly")
+    return altered_worker(
+        settings,
+        *(
+            ("return_unattempted", f"greatest(b.{one}_used -", f"greatest(least(b.{one}_used, b.{one}_limit) -")
+            for one in periods
+        ),
+    )

@@ -11,10 +11,10 @@ import pytest
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.bench import Sources
 from drills.workbench.checks import SIGNED, TENANTS
+from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
-from gates.deployment.dialect.current import current
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Answer, Request
 from gates.deployment.sql.database import Connection, backend_of, execute
@@ -160,16 +160,8 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
     return found
 
 
-def _counted(scene: Scene, company: str) -> int | None:
-    """How many requests of the tenant its rate limit has counted; None where it has no rows of it."""
-    if not scene.claims("rate-limit") or "edge_rate_limits" in current().lacking:
-        return None
-    counts = "select coalesce(sum(cardinality(hits)), 0) from public.edge_rate_limits where starts_with(key, %s)"
-    return scene.number(counts, f"replay:{company}:")
-
-
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
-def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
+def test_in_progress(limit: Limit, http: HttpDoor, tenant: str) -> None:
     """While a request runs, another with its key is refused at once with 409 `in_progress`, and nothing happens twice.
     It counts against the rate limit, and is a duplicate when it comes again after the first. Other tenants' requests
     with that key, other keys of the tenant and dry runs neither wait nor are refused.
@@ -177,41 +169,41 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
     Retries pile up behind a slow request and take every connection of the service.
     """
     key = new_key()
-    scene.add_items(tenant, 3)
-    request = scene.replay_request(tenant, "first, held", idempotency_key=key, max=2)
-    beside = scene.replay_request(tenant, "a key like it", idempotency_key=f"{key}-2", error_type="none-such")
-    dry = scene.replay_request(tenant, "a dry run", **scene.known(idempotency_key=key, max=2, dry_run=True))
+    limit.add_items(tenant, 3)
+    request = limit.replay_request(tenant, "first, held", idempotency_key=key, max=2)
+    beside = limit.replay_request(tenant, "a key like it", idempotency_key=f"{key}-2", error_type="none-such")
+    dry = limit.replay_request(tenant, "a dry run", **limit.known(idempotency_key=key, max=2, dry_run=True))
     with ThreadPoolExecutor(max_workers=3) as pool:
-        with _held_budget(scene, tenant) as holder:
+        with _held_budget(limit, tenant) as holder:
             running: Future[Answer] = pool.submit(http.send, request)
-            _waiter(scene, holder, running)
+            _waiter(limit, holder, running)
             again = request.labelled("same key, while the first runs")
             try:
-                second = http.send(again, timeout_s=3 + scene.way_s)
+                second = http.send(again, timeout_s=3 + limit.way_s)
             except NoAnswer:
                 second = None
-                scene.seen.require(scene.prompt(), "no answer in 3 s, and neither was anything else answered promptly")
-            counted = _counted(scene, tenant)
+                limit.seen.require(limit.prompt(), "no answer in 3 s, and neither was anything else answered promptly")
+            counted = limit.hits(tenant) if limit.has_rows else None
             other = pool.submit(http.send, beside)
-            scene.replay(scene.company("other"), label="another tenant, the same key", idempotency_key=key, max=1)
-            scene.reset_limit(tenant)
-            looks = pool.submit(http.send, dry) if scene.claims("dry-run") else other
-            wait([looks], timeout=1 + scene.way_s)
+            limit.replay(limit.company("other"), label="another tenant, the same key", idempotency_key=key, max=1)
+            limit.reset_limit(tenant)
+            looks = pool.submit(http.send, dry) if limit.claims("dry-run") else other
+            wait([looks], timeout=1 + limit.way_s)
         first = running.result(timeout=20)
-    scene.seen.expect(request, first, 200, control=True)
+    limit.seen.expect(request, first, 200, control=True)
     assert other.result(timeout=20).code != "in_progress", "another key, while the first runs, is called in progress"
     assert looks.result(timeout=20).code != "in_progress", "a dry run, while its key runs, is called in progress"
     assert second is not None, "the same key, while the first runs: no answer in 3 s; due: 409 in_progress at once"
-    scene.seen.expect(again, second, 409, "in_progress")
+    limit.seen.expect(again, second, 409, "in_progress")
     assert counted is None or counted > 1, f"two requests count {counted} times, one of them refused as in_progress"
-    if scene.claims("audit"):
-        told = scene.until_true(
-            lambda: any(says(r, "in_progress") for r in scene.audit(tenant, REFUSED)), within_s=PATIENCE_S
+    if limit.claims("audit"):
+        told = limit.until_true(
+            lambda: any(says(r, "in_progress") for r in limit.audit(tenant, REFUSED)), within_s=PATIENCE_S
         )
         assert told, "the refusal in_progress left no audit row"
-    scene.reset_limit(tenant)
-    scene.expect(again.labelled("the same key, after the first has ended"), 200)
-    _one_effect(scene, tenant, key, 2)
+    limit.reset_limit(tenant)
+    limit.expect(again.labelled("the same key, after the first has ended"), 200)
+    _one_effect(limit, tenant, key, 2)
 
 
 @drill("drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, covers=("D10", "D11"))

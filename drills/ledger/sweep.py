@@ -90,7 +90,7 @@ class SweptTenant:
     def look_up(self, asked: Sequence[tuple[Fields, Answer]]) -> None:
         """Whether the replays since the rate limit was reset count against it as they should."""
         due = [_counts(answer) for _, answer in asked]
-        if None in due or not _is_limited(self.limit):
+        if None in due or not self.limit.has_rows:
             return
         self.swept.counted += len(asked)
         if (hits := self.limit.hits(self.company)) != due.count(True):
@@ -281,7 +281,7 @@ def _refused_by_who_asks(made: SweptTenant) -> None:
     for name, value in (("max", many), ("dlq_ids", [new_id("item") for _ in range(many)])):
         if name not in current().lacking:
             made.refused("batch_too_large", key, changed={name: value})
-    if not _is_limited(limit):
+    if not limit.has_rows:
         return
     limit.reset_limit(made.company)
     for _ in range(admitted()):
@@ -295,8 +295,8 @@ def _refused_by_who_asks(made: SweptTenant) -> None:
 
 def _refused_by_the_state(made: SweptTenant) -> None:
     """A spent budget, then a pause as well, then a flag as well: the earliest step refuses."""
-    limit, company = made.limit, made.company
-    free = replace(made, company=limit.company("ledger"))
+    limit, company, other = made.limit, made.company, made.limit.company("ledger")
+    free = replace(made, company=other, signs=_by_turns(limit, other))
     if limit.claims("budgets"):
         limit.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
         made.apart("budget_exhausted", free)
@@ -318,11 +318,6 @@ def _refused_by_the_state(made: SweptTenant) -> None:
     if limit.claims("budgets"):
         limit.budget(company)
         made.open("budget_exhausted")
-
-
-def _is_limited(limit: Limit) -> bool:
-    """Whether the deployment has the rows of a rate limit."""
-    return limit.claims("rate-limit") and "edge_rate_limits" not in current().lacking
 
 
 def _token_of(scene: Scene, company: str, path: str = REPLAY) -> Sign | None:

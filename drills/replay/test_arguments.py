@@ -9,6 +9,7 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
+from gates.deployment.requests import BUSY
 
 WANTED = "e\u0301%".ljust(200, "x")
 OTHERS = (WANTED.replace("e\u0301", "\u00e9"), f"{WANTED[:-1]}y", WANTED.replace("%", " "))
@@ -90,9 +91,11 @@ def _fields(asked: dict[str, Any], named: Sequence[str]) -> tuple[str, dict[str,
 
 @check("drill/budgets/named-items-are-cut-and-charged", needs=SQL, after=SIGNED, covers=("G01", "E11"))
 def test_named_items_are_cut_and_charged(scene: Scene) -> None:
-    """Named items are cut to what the budget leaves, and charged by the number moved, like all others.
+    """Named items are cut to what the budget leaves, and charged by the number moved, like all others. Replays that
+    come at once take what each of them names.
 
-    An operator's list is refused whole, or charged for more items than it moved, and nobody notices soon.
+    An operator's list is refused whole, or charged for more items than it moved, or another's is replayed instead, and
+    nobody notices soon.
     """
     company = scene.company(items=5)
     scene.budget(company, daily_limit=3)
@@ -107,4 +110,13 @@ def test_named_items_are_cut_and_charged(scene: Scene) -> None:
     scene.rows("update public.replay_budgets set daily_limit = 100 where company_id = %s", company)
     scene.replay(company, dlq_ids=[*ids, new_id("item")])
     scene.charged(company, 5)
+    scene.reset_limit(company)
+    more = scene.add_items(company, min(3, current().limit("calls")))
+    requests = [scene.replay_request(company, "one of several at once", dlq_ids=[one]) for one in more]
+    for one, request, given in zip(more, requests, scene.burst(requests), strict=True):
+        if given.status in BUSY:
+            continue
+        told = scene.seen.expect(request, given, 200).json().get("items")
+        assert told == [one], f"of several replays at once, one names {one} and is answered with the items {told}"
+    scene.charged(company, scene.count("dead_letter_queue", company, "status <> 'pending'"))
     scene.seen.count(5)

@@ -146,7 +146,7 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
 @drill("drill/lifecycle/stop-refunds-only-what-was-charged", covers=("G03", "E10"))
 def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
     """A stopped run refunds what it was charged: nothing if it began without budget control, and the whole rest if
-    control was switched off later, or another replay was charged at the same moment.
+    control was switched off later, another replay was charged at the same moment, or the limits were lowered.
 
     A failing run without budget control would earn budget; one that loses control for an hour would lose its refund.
     """
@@ -159,14 +159,14 @@ def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
     later = str(scene.run(charged, max=BATCH)["replay_run_id"])
     with scene.locked("replay_budgets", charged) as held:
         more = "update public.replay_budgets set daily_used = daily_used + 3, monthly_used = monthly_used + 3"
-        held.execute(f"{more} where company_id = %s".encode(), (charged,))
+        for change in (more, "update public.replay_budgets set daily_limit = 9, monthly_limit = 9"):
+            held.execute(f"{change} where company_id = %s".encode(), (charged,))
         scene.set_flag(charged, BUDGET_FLAG, enabled=False)
         run = str(scene.run(company, max=BATCH)["replay_run_id"])
         scene.somebody_waits(held, within_s=20)
         held.commit()
     row, used = _at_rest(scene, run), scene.used(company)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
-    scene.seen.value(list(used), [60, 60], "items")
     assert min(used) >= 60, f"the ledger says {used} after a run that was not charged; 60 were used before"
     row = _at_rest(scene, later)
     scene.seen.require(row["status"] == "stopped", f"the run that was charged is {row['status']!r}")

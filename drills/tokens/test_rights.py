@@ -17,6 +17,8 @@ from gates.deployment.dialect.exchange import path_of
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
 from gates.deployment.requests import (
+    BUSY,
+    Answer,
     Request,
     claims_of,
     encode_body,
@@ -46,7 +48,7 @@ ROLES: list[Case] = [
     Case(
         "role-spelling",
         "Another spelling of a role is another role.",
-        ("Super_Admin", "super_admin ", "super-admin", ""),
+        ("Super_Admin", "super_admin ", "super-admin", "not_company_admin", "company_admin_readonly", ""),
     ),
 ]
 
@@ -237,6 +239,17 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
 
 # --- reading ------------------------------------------------------------------------------------------------------
 
+AT_ONCE = 4
+
+
+def _apart(http: HttpDoor, seen: Observer, own: tuple[Request, int], foreign: tuple[Request, tuple[int, ...]]) -> None:
+    """The claim: of callers who ask at the same time, each is answered by the rights of its own."""
+    asked: list[tuple[Request, int | tuple[int, ...]]] = [own, foreign] * AT_ONCE
+    answers = http.burst([request for request, _ in asked])
+    for (request, due), answer in zip(asked, answers, strict=True):
+        if isinstance(answer, Answer) and answer.status not in BUSY:
+            seen.expect(request.labelled(f"{request.label}, beside another caller's"), answer, due)
+
 
 def _signed_too(signer: Signer, read: Request) -> Request:
     """The same read with a right signature beside its token: the token's rights apply."""
@@ -247,7 +260,8 @@ def _signed_too(signer: Signer, read: Request) -> Request:
 @drill("drill/tokens/foreign-run-hidden", covers=("A27", "B28"))
 def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A company_admin reads its own run, and a super_admin any; a foreign run is 404, exactly like one that does not
-    exist, and with a right signature beside the token too. A role without rights reads none.
+    exist, with a right signature beside the token too, and while its own company reads it. A role without rights reads
+    none.
 
     Tenants read, or at least detect, each other's replays.
     """
@@ -268,6 +282,7 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
         scene.expect(token_get(at_theirs, token.for_company(other), "foreign run, its company's path"), (403, 404))
     scene.expect(_signed_too(scene.signer, own), 200, control=True)
     scene.expect(_signed_too(scene.signer, foreign), 404)
+    _apart(scene.http, scene.seen, (own, 200), (foreign, (404,)))
     nobody = new_id("run")
     random = token_get(path_of(f"{REPLAY}/{nobody}", other), token.for_company(other), "unknown run")
     absent = scene.expect(random, 404)
@@ -279,8 +294,8 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
 def test_foreign_event_hidden(
     http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
 ) -> None:
-    """A company_admin reads the state of its own event, and not that of another company's, signed or not; a super_admin
-    reads any, and a role without rights none.
+    """A company_admin reads the state of its own event, and not that of another company's, signed or not, nor while
+    that company reads it; a super_admin reads any, and a role without rights none.
 
     Tenants watch each other's business.
     """
@@ -298,14 +313,15 @@ def test_foreign_event_hidden(
         foreign = token_get(at, token.for_company(other), "foreign event")
         for request in (foreign, _signed_too(bench.signer, foreign)):
             seen.expect(request, http.send(request), (403, 404))
+        _apart(http, seen, (own, 200), (foreign, (403, 404)))
 
 
 @drill("drill/tokens/foreign-event-refused", covers=("A26", "B28"))
 def test_foreign_event_refused(
     http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
 ) -> None:
-    """A company_admin emits events for its own company only, with a right signature beside its token, too, and a role
-    that may replay nothing emits none.
+    """A company_admin emits events for its own company only, with a right signature beside its token, too, and beside
+    another caller's event. A role that may replay nothing emits none.
 
     One tenant writes another's business events.
     """
@@ -318,3 +334,4 @@ def test_foreign_event_refused(
     signed = bench.signer.post("/events", foreign.body, "foreign company, signed too")
     for refused in (foreign, staff, signed.adding_header(*foreign.headers[-1])):
         seen.expect(refused, http.send(refused), 403)
+        _apart(http, seen, (own, 202), (refused, (403,)))

@@ -139,6 +139,11 @@ class Limit(Scene):
         known, named = client_address(address), self.target.trusted_proxies
         return bool(known) and any(ip_address(known) in ip_network(p, strict=False) for p in named)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the deployment has the rows of a rate limit."""
+        return self.claims("rate-limit") and "edge_rate_limits" not in current().lacking
+
     def hits(self, company: str) -> int:
         """How many admitted requests the tenant's rows hold."""
         return sum(len(r["hits"]) for r in self.buckets(company))
