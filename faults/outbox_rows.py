@@ -2,11 +2,13 @@
 
 import psycopg
 
-from faults.altered import altered_worker
-from faults.catalogue import worker
+from faults.altered import altered, altered_worker
+from faults.catalogue import service, worker
 from faults.lifecycle import FAILS
 from faults.outbox import BOTH, is_done, put
 from faults.probe import Probe
+from replay_service.parts import Parts
+from replay_service.settings import Settings
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -180,3 +182,26 @@ def _overtakes_a_locked_row(probe: Probe) -> bool:
         probe.rows("UPDATE agent_controls SET agents_paused = false WHERE company_id = %s", company)
         put(probe, company)  # wakes the worker
         return is_done(probe, follower)
+
+
+@service(
+    "A new outbox row is dated by the clock on the wall of a zone five hours west.",
+    lambda p: _is_dated_elsewhere(p),
+    ("drill/outbox/event-and-row-together",),
+    names=("inserted_at",),
+)
+def rows_are_dated_elsewhere(settings: Settings) -> Parts:
+    columns, values = "aggregate_key, payload)\n  SELECT id", "aggregate_key, payload FROM stored"
+    return altered(
+        settings,
+        "emit_event",
+        (columns, columns.replace(")", ", inserted_at)")),
+        (values, values.replace(" FROM", ", now() - interval '5 hours' FROM")),
+    )
+
+
+def _is_dated_elsewhere(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = probe.event(company).json()["event_id"]
+        late = "SELECT inserted_at < now() - interval '1 hour' FROM event_outbox WHERE event_id = %s"
+        return bool(probe.value(late, event))
