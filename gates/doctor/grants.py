@@ -62,8 +62,7 @@ def _head(schema: Schema, login: str) -> Iterator[str]:
     yield '--   gate_password="$(openssl rand -hex 24)"'
     yield '--   psql "$OWNER_URL" -v ON_ERROR_STOP=1 -v gate_password="$gate_password" -f gate-login.sql'
     yield "-- NOINHERIT: it steps into a tenant's role to see what tenants see, and has none of its rights otherwise."
-    yield "set client_min_messages = warning;  -- what is not there yet is no news"
-    yield "set lock_timeout = '3s';  -- a table that is busy ends the script, and nobody waits for it: run it again"
+    yield "-- A table that is busy for 3 s ends the script, so that nobody waits for it: run it again."
     yield "-- Run it again after a migration, or for another database of the server: the role may be there already."
     me = identifier(login)
     yield f"do $$ begin create role {me} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls;"
@@ -74,8 +73,7 @@ def _head(schema: Schema, login: str) -> Iterator[str]:
 
 def _body(script: _Script, login: str) -> Iterator[str]:
     me = identifier(login)
-    for role in script.roles:
-        yield f"grant {identifier(role)} to {me};"
+    yield from _at_once([f"grant {identifier(role)} to {me};" for role in script.roles])
     named = {m.table.schema for m in script.tables.values()} | {o[0] for o in script.own}
     schemas = sorted(named | {f.function.schema for f in script.functions})
     yield f"grant usage on schema {', '.join(map(identifier, schemas))} to {me};"
@@ -121,10 +119,8 @@ def _own_tables(script: _Script, login: str) -> Iterator[str]:
         table, rows = identifier(schema, name), _own(script, identifier(column))
         yield f"grant select, delete on {table} to {me};"
         if secured and rows:
-            yield "begin;"
-            yield from _policy(login, SEES_ALL, table, "select", f"using ({rows})")
-            yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
-            yield "commit;"
+            seen = _policy(login, SEES_ALL, table, "select", f"using ({rows})")
+            yield from _at_once([*seen, *_policy(login, "_deletes", table, "delete", f"using ({rows})")])
 
 
 def _members(script: _Script, login: str) -> Iterator[str]:
@@ -136,11 +132,9 @@ def _members(script: _Script, login: str) -> Iterator[str]:
     yield f"grant select, insert, delete on {table} to {me};"
     rows = _own(script, identifier(found.company))
     if found.table.secured and rows:
-        yield "begin;"
-        yield from _policy(login, SEES_ALL, table, "select", "using (true)")
-        yield from _policy(login, "_inserts", table, "insert", f"with check ({rows})")
-        yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
-        yield "commit;"
+        seen = _policy(login, SEES_ALL, table, "select", "using (true)")
+        made = _policy(login, "_inserts", table, "insert", f"with check ({rows})")
+        yield from _at_once([*seen, *made, *_policy(login, "_deletes", table, "delete", f"using ({rows})")])
     for users in found.users:
         name = identifier(*users.split(".", 1))
         yield "-- by who owns it, for without it no tenant can be imitated:"
@@ -168,15 +162,20 @@ def _policies(script: _Script, login: str) -> Iterator[str]:
     secured = {n: m for n, m in script.tables.items() if m.table.secured and not m.table.is_view}
     for name, one in secured.items():
         table = identifier(one.table.schema, one.table.name)
-        yield "begin;"
-        yield from _policy(login, SEES_ALL, table, "select", "using (true)")
+        lines = [*_policy(login, SEES_ALL, table, "select", "using (true)")]
         rows = _rows(script, name, one)
         if rows:
-            yield from _policy(login, "_inserts", table, "insert", f"with check ({rows})")
+            lines += _policy(login, "_inserts", table, "insert", f"with check ({rows})")
         if rows and name not in APPENDED:
-            yield from _policy(login, "_updates", table, "update", f"using ({rows}) with check ({rows})")
-            yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
-        yield "commit;"
+            lines += _policy(login, "_updates", table, "update", f"using ({rows}) with check ({rows})")
+            lines += _policy(login, "_deletes", table, "delete", f"using ({rows})")
+        yield from _at_once(lines)
+
+
+def _at_once(lines: Sequence[str]) -> Iterator[str]:
+    """One transaction of these statements, which waits for no busy table, and tells nothing of what is there already."""
+    if lines:
+        yield from ("begin; set local lock_timeout = '3s'; set local client_min_messages = warning;", *lines, "commit;")
 
 
 def _policy(login: str, kind: str, table: str, act: str, rule: str) -> Iterator[str]:

@@ -98,13 +98,13 @@ RULES = """groups:
 
 
 def test_a_rule_without_fixtures_is_refused(tmp_path: Path) -> None:
-    """A rule without its compulsory fixtures, window or runbook is named."""
+    """A rule without its compulsory fixtures or runbook, or with another window than its query has, is named."""
     (tmp_path / "own.yaml").write_text(RULES, encoding="utf-8")
     (tmp_path / "runbooks.md").write_text("## outbox lag\n", encoding="utf-8")
     assert any("has no fixtures" in p for p in lint_rules(tmp_path))
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "own-rule.yaml").write_text(
-        "cases:\n  - case: breach\n    expect: page\n    rows: [[all, 6, 1, null]]\n", encoding="utf-8"
+        "cases:\n  - breach page: [[all, 6, 1, null]]\n", encoding="utf-8"
     )
     problems = list(lint_rules(tmp_path))
     assert any("no fixture for `empty`" in p for p in problems)
