@@ -173,7 +173,7 @@ def _policies(script: _Script, login: str) -> Iterator[str]:
 
 
 def _at_once(lines: Sequence[str]) -> Iterator[str]:
-    """One transaction of these statements, which waits for no busy table, and tells nothing of what is there already."""
+    """One transaction of these statements, which waits for no busy table, and tells nothing of what is there."""
     if lines:
         yield from ("begin; set local lock_timeout = '3s'; set local client_min_messages = warning;", *lines, "commit;")
 
