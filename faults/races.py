@@ -32,7 +32,7 @@ _ASKING = list[asyncio.Future[bool]]()
     "Replays at the same moment share the answer to whether their tenant is paused, whichever tenant it is.",
     lambda p: _answers_differ(p),
     ("drill/ledger/refused-however-asked",),
-    names=("refused",),
+    names=("refused", "admitted"),
 )
 @around("is_paused")
 async def one_asks_for_all(release: Parts, conn: Connection, company_id: str) -> bool:

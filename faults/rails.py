@@ -186,7 +186,7 @@ def _leaves_a_delivered_letter(probe: Probe) -> bool:
     "A refund begins at the limit of a budget where that was lowered meanwhile: more is given back than was charged.",
     runs("faults.rails:refunds_begin_at_the_limit"),
     ("drill/lifecycle/stop-refunds-only-what-was-charged",),
-    names=("run that was charged",),
+    names=("10 charged before",),
 )
 def refunds_begin_at_the_limit(settings: WorkerSettings) -> WorkerParts:
     periods = ("daily", "monthly")
