@@ -92,7 +92,8 @@ def test_event_and_row_together(scene: Scene) -> None:
         assert row["outbox"], f"the accepted event {event} has no outbox row"
         written = (row["event"], row["outbox"])
         assert len({*written}) == 1, f"event and outbox row were written by the transactions {written}; due: one"
-        assert abs(row["age_s"] or 0) < 1800, f"inserted_at of a row just written is {row['age_s']} s ago"
+        aged = row["age_s"]
+        assert aged is not None and abs(aged) < 1800, f"inserted_at of a row just written is {aged} s ago"
         scene.seen.count()
 
 

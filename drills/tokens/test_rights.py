@@ -246,9 +246,13 @@ def _apart(http: HttpDoor, seen: Observer, own: tuple[Request, int], foreign: tu
     """The claim: of callers who ask at the same time, each is answered by the rights of its own."""
     asked: list[tuple[Request, int | tuple[int, ...]]] = [own, foreign] * AT_ONCE
     answers = http.burst([request for request, _ in asked])
+    told = set()
     for (request, due), answer in zip(asked, answers, strict=True):
         if isinstance(answer, Answer) and answer.status not in BUSY:
             seen.expect(request.labelled(f"{request.label}, beside another caller's"), answer, due)
+            told.add(request)
+    for request, _ in (own, foreign):
+        seen.require(request in told, f"{request.label}, sent {AT_ONCE} times at once: the target was busy each time")
 
 
 def _signed_too(signer: Signer, read: Request) -> Request:

@@ -160,12 +160,13 @@ def _try(url: str, change: Forced, order: Order, server: str, *, audit_later: bo
         with connection.transaction():
             own = rows(connection, "transaction", {})[0]
             tried.server, tried.xid = must_be_same(connection, server, "was judged, or tried before"), str(own["xid"])
-            with Lookout(url, own["pid"]) as lookout:
-                try:
+            lookout = Lookout(url, own["pid"])
+            try:
+                with lookout:
                     _carry(connection, change, order, tried, audit_later=audit_later)
-                finally:
-                    tried.notes += lookout.notes
-                    tried.why, tried.blocker = lookout.blamed, next((b.pid for b in lookout.blockers), 0)
+            finally:  # after its end: the last session that it ended is told, too
+                tried.notes += lookout.notes
+                tried.why, tried.blocker = lookout.blamed, next((b.pid for b in lookout.blockers), 0)
             tried.committed = None
         tried.committed, tried.why, tried.blocker = True, "", 0
     except Exception as error:  # noqa: BLE001  -- whatever went wrong, the flag is read back

@@ -14,8 +14,11 @@ from gates.inputs.strict_yaml import YamlNode
 
 VALUE = "{}"
 """Where the contract's value stands in what `write` says."""
-ACTING = re.compile(r"(pg|lo|dblink|binary_upgrade)_\w+|dblink|set_config|setval|\w+_to_xml\w*|ts_stat|ts_rewrite")
-"""Functions of the server that act on it, or run SQL that they are given as text."""
+TELLING = "pg_(typeof|column_size|is_in_recovery|postmaster_start_time|backend_pid|input_is_valid)"
+ACTING = re.compile(
+    rf"(?!{TELLING}$)(pg|lo|dblink|binary_upgrade)_\w+|dblink|set_config|setval|\w+_to_xml\w*|ts_stat|ts_rewrite"
+)
+"""Functions of the server that act on it, or run SQL that they are given as text. Those of `TELLING` only answer."""
 
 
 @dataclass(frozen=True, slots=True)

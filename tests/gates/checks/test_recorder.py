@@ -172,7 +172,7 @@ EXPECTED = {
     "t/again": ("unknown", "busy or limited us"),
     "t/walled": ("unknown", "a firewall in front may have answered"),
     "t/walled-alike": ("unknown", "a firewall in front may have answered"),
-    "t/page": ("fail", "observed 403 (its body is a page, no JSON"),
+    "t/page": ("fail", "observed 403 (its body is a page and not JSON"),
     "t/elsewhere": ("unknown", "a redirect. Set BASE_URL"),
     "t/bad-control": ("unknown", "the control did not hold"),
     "t/dirty": ("unknown", "clean-up failed"),

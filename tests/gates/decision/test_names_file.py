@@ -25,6 +25,7 @@ names:
   tables:
     dead_letter_queue: {is: ops.failed, columns: {status: state}, absent: [aggregate_key]}
     audit_heads: {absent: true}
+    events: {rows: "pg_typeof(amount) is not null"}
   roles: {anon: null}
   http: {codes: {rate_limited: [TOO_MANY, 429]}, fields: {errors: error.details}}
 """
