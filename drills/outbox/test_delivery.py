@@ -93,7 +93,8 @@ def test_event_and_row_together(scene: Scene) -> None:
         written = (row["event"], row["outbox"])
         assert len({*written}) == 1, f"event and outbox row were written by the transactions {written}; due: one"
         aged = row["age_s"]
-        assert aged is not None and abs(aged) < 1800, f"inserted_at of a row just written is {aged} s ago"
+        fresh = aged is not None and abs(aged) < 1800
+        assert fresh, f"inserted_at of a row just written is {aged} s ago"
         scene.seen.count()
 
 

@@ -237,7 +237,7 @@ def _of_body(answer: Answer) -> str:
     """That the body cannot be read, or is a page, or the refused field: ` (aggregate_key: is required)`. Else empty."""
     marks = b"".join(answer.body.split())
     if marks.startswith(b"<"):
-        return " (its body is a page and not JSON: it comes from a proxy in front of the service, or a proxy replaced the answer)"
+        return " (its body is a page and not JSON: a proxy in front of the service gave it, or replaced the answer)"
     if _is_torn(answer.body) or (marks.startswith(b"{") and marks != b"{}" and not answer.json()):
         return " (its body cannot be read as JSON: it is cut off, or names a member twice)"
     errors = answer.json().get("errors")
