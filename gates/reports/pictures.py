@@ -4,6 +4,7 @@ A line of values with limits, a strip of outcomes, proportions, a number against
 flag, distributions side by side, a number with its bounds.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -115,21 +116,26 @@ def chart(
     bounds: Sequence[tuple[float, float, float]] = (),
     unit: str = "",
     ends: tuple[str, str] = ("", ""),
+    logarithmic: bool = False,
 ) -> Html:
-    """A curve from zero on, with named limits and bounds (at, low, high) of single values."""
+    """A curve with named limits and bounds (at, low, high) of single values; from zero on, or from the least value on a
+    logarithmic scale, which shows every limit. ends: words below both ends; a logarithmic scale is read by them.
+    """
     if len(points) < 2:
         return Html("")
     start, end = points[0][0], points[-1][0]
     most = max(*(v for _, v in points), *(high for _, _, high in bounds), 1e-09)
-    drawn = [(name, limit) for name, limit in limits if limit <= FAR * most]
+    drawn = [(name, limit) for name, limit in limits if limit > 0 and (logarithmic or limit <= FAR * most)]
     most = max([most, *(limit for _, limit in drawn)])
     floor = CHART_HEIGHT - BOTTOM
+    least = min((v for _, v in points if v > 0), default=most)
 
     def x(at: float) -> float:
         return LEFT + (CHART_WIDTH - LEFT - RIGHT) * min(1.0, max(0.0, (at - start) / max(end - start, 1e-9)))
 
     def y(value: float) -> float:
-        return floor - (floor - TOP) * min(1.0, max(0.0, value / most))
+        share = math.log(max(value, least) / least) / (math.log(most / least) or 1.0) if logarithmic else value / most
+        return floor - (floor - TOP) * min(1.0, max(0.0, share))
 
     parts = [Html('<line class="axis" x1="{:g}" x2="{:g}" y1="{:g}" y2="{:g}"/>').format(LEFT, x(end), floor, floor)]
     line = Html('<line class="limit" x1="{:g}" x2="{:g}" y1="{:.1f}" y2="{:.1f}"/>')
@@ -146,7 +152,7 @@ def chart(
         )
     parts += [_label(x(end), y(limit) - 3, f"{name} {limit:g} {unit}".rstrip(), "end") for name, limit in drawn]
     highest = max(v for _, v in points)
-    if highest:  # zero is the axis
+    if highest and not logarithmic:  # zero is the axis
         parts.append(_label(LEFT, max(y(highest) - 3, 10.0), with_unit(highest, unit), "start"))
     parts += [_label(LEFT, CHART_HEIGHT - 3, ends[0], "start"), _label(x(end), CHART_HEIGHT - 3, ends[1], "end")]
     return _svg("chart", CHART_WIDTH, CHART_HEIGHT, Html("").join(parts), said)

@@ -112,8 +112,11 @@ def _trends(load: Mapping[str, Any], rows: Mapping[str, Row]) -> Iterator[Html]:
         bounds = [b for r in judged if (b := _bounds(r)) is not None]
         said = f"Half within {_ms(seen, 'p50')}, 95 % within {_ms(seen, 'p95')}, all within {_ms(seen, 'p100')}"
         said += "".join(f"; limit of {name} {limit:g} ms" for name, limit in limits)
-        said += f"; {shown(seen.get('samples'))} samples."
-        picture = chart(points, said, limits=limits, bounds=bounds, unit="ms", ends=("fastest", "slowest"))
+        said += f"; {shown(seen.get('samples'))} samples, on a logarithmic scale."
+        if not points:
+            continue
+        ends = (f"fastest, {with_unit(points[0][1], 'ms')}", f"slowest, {with_unit(points[-1][1], 'ms')}")
+        picture = chart(points, said, limits=limits, bounds=bounds, unit="ms", ends=ends, logarithmic=True)
         yield figure(f"{title}, by percentile", picture, said)
 
 
