@@ -41,13 +41,14 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     assert 5 <= attempted <= 14, f"{attempted} items were attempted before the stop; allowed: 5 to 14"
     if scene.claims("audit"):
         rows = scene.audit(company, "dlq_replay_stopped", "dlq_replay_completed", "dlq_replay")
-        names = ("target_count", "success_count", "failure_count")
-        stops, counts = sorted(r["action"] for r in rows), {tuple(r[n] for n in names) for r in rows}
+        stops = sorted(r["action"] for r in rows)
         assert stops == ["dlq_replay", "dlq_replay_stopped"], (
             f"when its row says stopped, the end of a run is audited as {stops}"
         )
-        due = tuple(row[n] for n in names)
-        assert counts == {due}, f"the end of a stopped run is audited with {names} {counts}; the run says {due}"
+        for said in rows:  # counted at the stop, or when what was in flight then had settled
+            counts = (said["target_count"], said["success_count"], said["failure_count"])
+            fits = counts[:2] == (row["target_count"], 0) and 5 <= counts[2] <= row["failure_count"]
+            assert fits, f"{said['action']} counts {counts} (target, success, failure); {attempted} items failed"
     status = scene.ended(seven)["status"]
     assert status == "stopped", f"a run of seven items, which all fail, is {status!r}"
     scene.seen.require(scene.unfinished(run) == 0, "the run is stopped and has open outbox rows")
