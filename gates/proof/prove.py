@@ -35,8 +35,7 @@ from gates.proof.trials import Trials
 from gates.proof.workbench import programs
 from gates.proof.workbench.bench import ProofBench, bench
 from gates.reports.citation import source_digest
-from gates.stack.plan import StackOptions
-from gates.stack.up import default_release
+from gates.stack.plan import StackOptions, default_release
 from gates.stages.suite import ROOT
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
@@ -305,7 +304,7 @@ class Prover:
         )
 
     def _examined(self, fault: ListedFault, facts: FaultFacts) -> None:
-        said = facts.error or (facts.run.said if facts.run else "not run")
+        said = facts.error or facts.refused or (facts.run.said if facts.run else "not run")
         self._request.say(f"· {fault.id:<53} {facts.seconds:5.0f} s  {said[:90]}")
 
     def _clean_done(self, run: GateRun) -> None:
