@@ -54,7 +54,7 @@ class Prover:
 
     def __init__(self, request: ProofRequest) -> None:
         self._request = request
-        self._started, self._started_at = time.monotonic(), stamp(request.now())
+        self._started = time.monotonic()
         self._before_s = 0.0
         self._matrix: Matrix | None = None
         self._keeping, self._kept_at = threading.Lock(), float("-inf")
@@ -246,7 +246,6 @@ class Prover:
         request, matrix = self._request, self._matrix
         seen = applicable(request.policy.catalogue, request.kind)
         return Proof(
-            started_at=self._started_at,
             finished_at=stamp(request.now()),
             digest=request.policy.proof_digest,
             policy=request.policy.proof_parts,

@@ -10,7 +10,7 @@ from loadtests.engine.pairs import LEAST_MS, Pairs
 from loadtests.engine.sinks import RateSink
 from loadtests.judgement import interleaved
 from loadtests.judgement.verdict import ThresholdOutcome, judge
-from loadtests.plan import Credentials, LoadPlan
+from loadtests.plan import LoadPlan
 from loadtests.scenario import steady
 from loadtests.thresholds.language import MetricKey
 from tests.loadtests.fake_target import Behaviour, target
@@ -93,7 +93,7 @@ def test_a_baseline_that_is_the_release_itself_is_unknown(tmp_path: Path) -> Non
 def pairs(ratio: float, seed: int, n: int, percent: float) -> dict[str, ThresholdOutcome]:
     """Verdicts after n pairs whose latencies have a heavy tail, the release's slower by a factor."""
     rng = random.Random(seed)
-    drive = Drive(LoadPlan("http://a.test", baseline_url="http://b.test", slower_percent=percent), Credentials())
+    drive = Drive(LoadPlan("http://a.test", baseline_url="http://b.test", slower_percent=percent))
     both = Pairs(drive)
     for number in range(n):
         both.note(
