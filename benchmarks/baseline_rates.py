@@ -17,7 +17,7 @@ from loadtests.engine.pairs import LEAST_MS, Pairs
 from loadtests.engine.sinks import RateSink
 from loadtests.judgement import interleaved
 from loadtests.judgement.verdict import ThresholdOutcome, judge
-from loadtests.plan import Credentials, LoadPlan
+from loadtests.plan import LoadPlan
 from loadtests.thresholds.language import Threshold, parse_expression
 
 PER_S, PLANNED_S, MOST_S = 50, 10.0, 30.0
@@ -55,7 +55,7 @@ RELEASES = (
 
 def noted(rng: random.Random, release: Release) -> dict[str, list[tuple[float, bool]]]:
     """What the load notes of all pairs: of each metric when a sample came, and whether it is bad."""
-    drive = Drive(LoadPlan("http://a.test", baseline_url="http://b.test"), Credentials())
+    drive = Drive(LoadPlan("http://a.test", baseline_url="http://b.test"))
     pairs, is_slow = Pairs(drive), False
     for number in range(int(MOST_S * PER_S)):
         if number % PER_S == 0:

@@ -1,14 +1,12 @@
-"""Small servers: for any handler, for bare connections, and a target with a fixed answer for each path."""
+"""Small servers: for bare connections, and a target with a fixed answer for each path."""
 
 import contextlib
 import itertools
 import json
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from gates.proof.workbench.servers import Asked, Reply, serve
@@ -17,37 +15,14 @@ Answers = Callable[[str], tuple[int, Any]]
 """Path -> status and content: bytes as they are, anything else as JSON."""
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 256  # a client that finds the queue full retries after a second
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client may give up."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-@contextmanager
-def listening(handler: type[BaseHTTPRequestHandler], host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """A server of this handler, which logs nothing; its URL, without a path."""
-    server = _Server((host, port), type("Quiet", (handler,), {"log_message": lambda *_: None}))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://{host}:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
-
-
-def serving(answers: Answers) -> AbstractContextManager[str]:
+def serving(answers: Answers, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[str]:
     """A target with a fixed answer for each path."""
 
     def answer(asked: Asked) -> Reply:
         status, content = answers(asked.path)
         return Reply(status, (), content if isinstance(content, bytes) else json.dumps(content).encode())
 
-    return serve(answer)
+    return serve(answer, host, port)
 
 
 @contextmanager

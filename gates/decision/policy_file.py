@@ -202,7 +202,6 @@ class PolicyFile:
 
     root: YamlNode
     values: Mapping[str, Any]
-    folder: Path
     settings: Settings
     names: Names
 
@@ -313,7 +312,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
         parts.append(partial(check_contract, contract, values["contract"], today))
     wrong = chain(_steps_wrong(root, values), *(of(root, values, today) for of in (_waivers_wrong, _ticks_wrong)))
     names, *_ = all_of(parts, wrong)
-    made = PolicyFile(root, values, folder, _settings(values, folder), names)
+    made = PolicyFile(root, values, _settings(values, folder), names)
     return replace(made, names=made.names.within(made.scope.unclaimed))
 
 

@@ -4,7 +4,7 @@ import datetime as dt
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -165,7 +165,6 @@ class Fields:
 
     members: Mapping[str, tuple[Shape, str]]
     needed: tuple[str, ...] = ()
-    said: str = field(default="")
 
     def read(self, node: YamlNode) -> dict[str, Any]:
         if not isinstance(node.value, dict):

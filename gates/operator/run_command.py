@@ -28,9 +28,8 @@ from gates.reports.console import Console
 from gates.reports.terminal import groups_text, verdict_text
 from gates.request import RunRequest
 from gates.run import OWN, run_gate
-from gates.stack.plan import StackOptions
+from gates.stack.plan import StackOptions, default_release
 from gates.stack.stack import reference_stack
-from gates.stack.up import default_release
 from gates.stages import collection, load_options, load_process
 from gates.stages.load import LOAD
 from gates.stages.load_options import OF_A_RUN, LoadOptions

@@ -22,7 +22,6 @@ class Proof:
     the short way. `compared`: the short way and the whole gate on the same fault.
     """
 
-    started_at: str
     finished_at: str
     digest: str
     target: str

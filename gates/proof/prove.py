@@ -35,8 +35,7 @@ from gates.proof.trials import Trials
 from gates.proof.workbench import programs
 from gates.proof.workbench.bench import ProofBench, bench
 from gates.reports.citation import source_digest
-from gates.stack.plan import StackOptions
-from gates.stack.up import default_release
+from gates.stack.plan import StackOptions, default_release
 from gates.stages.suite import ROOT
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
@@ -55,7 +54,7 @@ class Prover:
 
     def __init__(self, request: ProofRequest) -> None:
         self._request = request
-        self._started, self._started_at = time.monotonic(), stamp(request.now())
+        self._started = time.monotonic()
         self._before_s = 0.0
         self._matrix: Matrix | None = None
         self._keeping, self._kept_at = threading.Lock(), float("-inf")
@@ -247,7 +246,6 @@ class Prover:
         request, matrix = self._request, self._matrix
         seen = applicable(request.policy.catalogue, request.kind)
         return Proof(
-            started_at=self._started_at,
             finished_at=stamp(request.now()),
             digest=request.policy.proof_digest,
             policy=request.policy.proof_parts,
@@ -305,7 +303,7 @@ class Prover:
         )
 
     def _examined(self, fault: ListedFault, facts: FaultFacts) -> None:
-        said = facts.error or (facts.run.said if facts.run else "not run")
+        said = facts.error or facts.refused or (facts.run.said if facts.run else "not run")
         self._request.say(f"· {fault.id:<53} {facts.seconds:5.0f} s  {said[:90]}")
 
     def _clean_done(self, run: GateRun) -> None:

@@ -10,11 +10,11 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from gates.stack import rundir
-from gates.stack.errors import StackError
 from gates.stack.service import SOURCE_ROOT
 
 if TYPE_CHECKING:
@@ -46,26 +46,17 @@ class Janitor:
 
     def dismiss(self) -> None:
         """All is cleaned up; wait until the janitor has ended."""
-        self._tell(DONE)
-        pipe = self._pipe()
-        pipe.close()
         try:
-            self._process.wait(timeout=END_TIMEOUT_S)
+            self._process.communicate(json.dumps(DONE).encode(), END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(timeout=END_TIMEOUT_S)
 
     def _tell(self, word: object) -> None:
-        try:
-            self._pipe().write(json.dumps(word).encode() + b"\n")
-            self._pipe().flush()
-        except BrokenPipeError:  # it was killed; the sweep of the next start replaces it
-            return
-
-    def _pipe(self) -> IO[bytes]:
-        if self._process.stdin is None:
-            raise StackError("The janitor has no pipe; allowed: one; in its start. This is a defect of the gate")
-        return self._process.stdin
+        pipe = cast("IO[bytes]", self._process.stdin)
+        with suppress(BrokenPipeError):  # it was killed; the sweep of the next start replaces it
+            pipe.write(json.dumps(word).encode() + b"\n")
+            pipe.flush()
 
 
 def listen(lines: IO[str]) -> tuple[Path | None, Guest | None]:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gates import gate_version
 from gates.deployment.requests import bucket
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
@@ -44,7 +45,7 @@ class StackOptions:
         """Raise StackOptionError that names the wrong option."""
         if bucket(CANARY_FLAG, self.company_id) >= CANARY_PERCENT:
             allowed = f"a UUID whose bucket for {CANARY_FLAG} is under {CANARY_PERCENT}"
-            raise _wrong("--company-id", self.company_id, allowed)
+            raise StackOptionError(f"--company-id is {self.company_id}; allowed: {allowed}. Correct the option")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +96,6 @@ class StackInfo:
         )
 
 
-def _wrong(name: str, value: object, allowed: str) -> StackOptionError:
-    return StackOptionError(f"{name} is {value}; allowed: {allowed}. Correct the option")
+def default_release() -> str:
+    """The default release of the reference: it is part of this distribution."""
+    return f"reference-{gate_version()}"

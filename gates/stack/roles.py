@@ -31,7 +31,6 @@ ADVISORY_LOCK = int.from_bytes(hashlib.sha256(b"replaygate stack roles").digest(
 class Login:
     """How a process logs in: usually as the role itself; as a guest beside another deployment, as a member of it."""
 
-    role: str
     user: str
     password: str
 
@@ -161,7 +160,7 @@ def logins(
     made = set(created)
     found = {}
     for role in LOGINS:
-        login = Login(role, role, derive(key, role))
+        login = Login(role, derive(key, role))
         if role in made:
             set_password(connection, role, login.password)
         elif not _opens(login.url(url)):
@@ -172,7 +171,7 @@ def logins(
 
 def _guest(connection: psycopg.Connection[tuple[object, ...]], role: str, run: str) -> Login:
     """A login of this run that always acts as an existing role."""
-    login = Login(role, f"{role}_{run}", secrets.token_hex(32))
+    login = Login(f"{role}_{run}", secrets.token_hex(32))
     connection.execute(
         sql.SQL("create role {} noinherit in role {}").format(sql.Identifier(login.user), sql.Identifier(role))
     )

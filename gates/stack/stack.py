@@ -27,23 +27,14 @@ READY_REQUEST_TIMEOUT_S = 2.0
 
 
 class Stack:
-    """Starts and stops a stack. clock: seconds since the epoch. `token(n)` gives 2n hex digits. `cancelled` is asked
-    between the steps of the start.
-    """
+    """Starts and stops a stack. `cancelled` is asked between the steps of the start."""
 
     def __init__(
-        self,
-        options: StackOptions,
-        environ: Mapping[str, str],
-        *,
-        clock: Callable[[], float] = time.time,
-        token: Callable[[int], str] = secrets.token_hex,
-        cancelled: Callable[[], bool] = lambda: False,
+        self, options: StackOptions, environ: Mapping[str, str], *, cancelled: Callable[[], bool] = lambda: False
     ) -> None:
         options.check()
         extra.insist()
-        self._options, self._environ, self._clock, self._token = options, environ, clock, token
-        self._cancelled = cancelled
+        self._options, self._environ, self._cancelled = options, environ, cancelled
         self._source = options.source or service.SOURCE_ROOT
         self._exit = ExitStack()
         self._postgres: Postgres | None = None
@@ -147,7 +138,7 @@ class Stack:
         if self._options.server:
             url, logins = self._be_guest(run, spawner, janitor)
         else:
-            self._postgres = Postgres(run, account, spawner, self._token(32))
+            self._postgres = Postgres(run, account, spawner, secrets.token_hex(32))
             self._exit.callback(self._postgres.stop)
             url, logins = self._own_database(run, spawner, self._postgres)
         self._step()
@@ -189,14 +180,14 @@ class Stack:
             url = server.url(DATABASE)
             service.migrate(run, spawner, self._environ, url, self._source)
             missing = roles.existing(connection)
-            return url, roles.logins(connection, url, missing, self._token(32).encode(), "")
+            return url, roles.logins(connection, url, missing, secrets.token_hex(32).encode(), "")
 
     def _be_guest(
         self, run: rundir.RunFolder, spawner: Spawner, janitor: Janitor
     ) -> tuple[str, dict[str, roles.Login]]:
         server_url = self._options.server
         with roles.examine(server_url) as connection, roles.exclusively(connection):
-            name = self._token(6)
+            name = secrets.token_hex(6)
             missing = tuple(sorted(set(roles.ROLES) - roles.existing(connection)))
             guest = roles.Guest(server_url, f"{DATABASE}_{name}", name, missing)
             janitor.watch(guest)
@@ -210,8 +201,8 @@ class Stack:
             return url, roles.logins(connection, url, created, key, name)
 
     def _describe(self, run: rundir.RunFolder, base_url: str, url: str, logins: Mapping[str, roles.Login]) -> StackInfo:
-        now = int(self._clock())
-        jwt_secret = self._token(32)
+        now = int(time.time())
+        jwt_secret = secrets.token_hex(32)
         claims = {"sub": "gate-up", "role": "super_admin", "iat": now, "exp": now + TOKEN_LIFE_S}
         return StackInfo(
             base_url=base_url,
@@ -219,7 +210,7 @@ class Stack:
             release=self._options.release,
             folder=run.path,
             control=str(run.path / "control.sock"),
-            hmac_secret=self._token(32),
+            hmac_secret=secrets.token_hex(32),
             jwt_secret=jwt_secret,
             admin_jwt=mint_token(jwt_secret, claims),
             database_url=url,

@@ -16,7 +16,7 @@ from gates.evidence import CheckSpec, TargetKind, Where
 from gates.reports.citation import SHIPPED
 from gates.stages.claims import SPEC as CLAIMS
 from gates.stages.clock import ClockWatch
-from gates.stages.context import Context, StageReport
+from gates.stages.context import Context
 from gates.stages.drill import drills
 from gates.stages.load import LOAD
 from gates.stages.pipeline import pipeline
@@ -47,14 +47,6 @@ class RoundPlan:
     checks: tuple[CheckSpec, ...]
     not_due: tuple[str, ...] = ()
     drills: Drills = Drills.NONE
-
-
-@dataclass(frozen=True, slots=True)
-class RoundResult:
-    """The target, with the release that its instances agree on, and the results of the stages."""
-
-    target: Target
-    stages: tuple[StageReport, ...]
 
 
 def drills_for(target: Target, wanted: Drills) -> Drills:
@@ -101,9 +93,9 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
     return RoundPlan((*seen, *drilled), (), drills)
 
 
-def look(context: Context, plan: RoundPlan) -> RoundResult:
+def look(context: Context, plan: RoundPlan) -> str:
     """Run preflight, the gate's own checks, SQL and alerts, then drills; the results are in `context.evidence`. All
-    processes start at once.
+    processes start at once. Returns the release that the instances agree on.
 
     context.companies has those of earlier rounds, which the SQL checks leave out; those of this round are added.
     """
@@ -111,7 +103,7 @@ def look(context: Context, plan: RoundPlan) -> RoundResult:
     context = replace(context, target=guarded, catalogue=plan.checks, deep=False)
     first = preflight(context)
     context = replace(context, target=first.target, only=tuple(s.id for s in plan.checks))
-    stages, looks = [first.report], []
+    looks = []
     shut = {e.check: e for e in first.unreachable}
     with ExitStack() as ahead, ThreadPoolExecutor(1, "pipeline") as beside:
         own = beside.submit(pipeline, context)
@@ -121,12 +113,12 @@ def look(context: Context, plan: RoundPlan) -> RoundResult:
             looks.append(ahead.enter_context(data(context)))
         if not shut:
             looks.append(ahead.enter_context(drills(context)))
-        stages += own.result()
+        own.result()
         for one in looks:
-            stages += one()
+            one()
         if DATABASE.id in shut:
             context.block(context.applicable(SQL), shut[DATABASE.id])
         if shut:
             context.block(context.applicable(("preflight/", "drill/")), first.unreachable[0])
     scrub(context.out, hidden(context.target))
-    return RoundResult(first.target, tuple(stages))
+    return first.target.release

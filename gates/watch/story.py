@@ -26,7 +26,7 @@ from gates.past_decisions import PastDecision
 from gates.reports import webhook
 from gates.reports.terminal import action_text
 from gates.stages import passed
-from gates.stages.context import Context, Progress, StageReport, silent
+from gates.stages.context import Context, Progress, silent
 from gates.verdict import NOT_ROLLED_BACK, SETTLED, Action, Decision, Verdict
 from gates.watch import history, look
 from gates.watch.history import History, Notified
@@ -79,13 +79,11 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRound:
-    """A round, the history before it, the state of the watcher, the error of Slack, the results of the stages."""
+    """A round, the state of the watcher before it, the error of Slack."""
 
     round: Round
-    past: History
     health: WatcherHealth
     slack_error: str = ""
-    stages: tuple[StageReport, ...] = ()
 
 
 def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
@@ -98,8 +96,8 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
         alive = health_of(past.last, past.good, started, jump_s)
         plan = _plan(watch, past, started)
         flag = look_at(watch.target.database_url, _policy(watch, plan, "").rollout.flag) if watch.rollback else None
-        context, looked = _look(watch, plan, past.last_number + 1, started)
-        policy = _policy(watch, plan, looked.target.release)
+        context, release = _look(watch, plan, past.last_number + 1, started)
+        policy = _policy(watch, plan, release)
         passed.passed(context, policy)
         made = _judged(
             watch, past, alive, plan, list(read_log(context.evidence, run=context.run_id).evidence), policy, started
@@ -115,7 +113,7 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
             raise
         if error:
             raise NotRolledBack(f"{made.changes[-1].message}; {error}") if made.exit_code == NOT_ROLLED_BACK else error
-        return FinishedRound(made, past, alive, slack_error, looked.stages)
+        return FinishedRound(made, alive, slack_error)
 
 
 def rounds(
@@ -134,10 +132,7 @@ def rounds(
         moved_s = (watch.now() - wall).total_seconds() - (time.monotonic() - steady)
         wall, steady = watch.now(), time.monotonic()
         try:
-            done = one_round(watch, moved_s)
-            if done is None:
-                watch.warn("another watcher is in the middle of a round on this history; this one looked at nothing")
-            each(done)
+            each(one_round(watch, moved_s))
         except (CannotWork, NotRolledBack, OSError) as error:
             if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
                 raise  # a signal interrupted its rollback
@@ -166,8 +161,8 @@ def _policy(watch: Watch, plan: look.RoundPlan, release: str) -> Policy:
     return replace(policy, catalogue=tuple(sorted(plan.checks, key=lambda s: s.id)))
 
 
-def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> tuple[Context, look.RoundResult]:
-    """The evidence of a round; it stays beside the history until the next one."""
+def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> tuple[Context, str]:
+    """The evidence of a round, which stays beside the history until the next one, and the release that was seen."""
     out = watch.beside("last")
     try:
         disk.emptied(out, mark=COMPANIES)
@@ -186,11 +181,11 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
         progress=watch.progress,
     )
     with scrubbing(context.out, hidden(watch.target)):
-        looked = look.look(context, plan)
+        release = look.look(context, plan)
     born = [c for c in disk.read_text(context.companies).split() if c not in set(earlier)]
     if born:
         record.write(watch.beside("companies") / f"{number}.txt", "".join(f"{c}\n" for c in born))
-    return context, looked
+    return context, release
 
 
 def _companies(watch: Watch, now: dt.datetime) -> list[str]:

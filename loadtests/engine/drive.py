@@ -18,7 +18,7 @@ from loadtests.engine.samples import RequestGroup, Samples, Tags
 from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
 from loadtests.engine.written import Acknowledgement, acknowledged
-from loadtests.plan import Credentials, LoadPlan
+from loadtests.plan import LoadPlan
 from loadtests.thresholds.expectations import SUCCEEDS, Expectation, is_limited
 
 SWEEP_S = 0.2
@@ -74,7 +74,6 @@ class Drive:
     """One process's share of a run. `index` of `of` processes; times are time.perf_counter() seconds."""
 
     plan: LoadPlan
-    credentials: Credentials
     index: int = 0
     of: int = 1
     samples: Samples = field(default_factory=Samples)

@@ -30,7 +30,7 @@ class Worker:
     """`send` takes a report away (to the master, or straight to the conductor of this very process)."""
 
     def __init__(self, plan: LoadPlan, credentials: Credentials, index: int, of: int, send: Send) -> None:
-        self.drive = Drive(plan, credentials, index, of)
+        self.drive = Drive(plan, index, of)
         workload = Workload(plan, credentials, self.drive.address, index, of)
         ask = Pairs(self.drive).request if plan.baseline_url else self.drive.request
         canaries = Canaries(self.drive, workload, PATIENCE_S, ask)

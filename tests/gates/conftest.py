@@ -10,18 +10,18 @@ import pytest
 from gates.decision.policy_file import parse
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
+from gates.proof.workbench.servers import serve
 from gates.request import RunRequest
 from gates.stages import suite
 from gates.stages.context import Context
 from gates.stages.suite import Begun
-from tests.gates.small_run import CATALOGUE, COMPANY, DRILL, OPTIONS, ROOT, SECRET, SQL, Handler, loaded, written
-from tests.small_target import listening
+from tests.gates.small_run import CATALOGUE, COMPANY, DRILL, OPTIONS, ROOT, SECRET, SMALL_TARGET, SQL, loaded, written
 
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
     """Where the small target answers."""
-    with listening(Handler) as url:
+    with serve(SMALL_TARGET) as url:
         yield url
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -10,6 +9,7 @@ from gates import record
 from gates.checks.observation import Observer
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
+from gates.proof.workbench.servers import Asked, Reply
 from gates.reports.terminal import verdict_text
 from gates.request import RunRequest
 from gates.stages import suite
@@ -86,19 +86,18 @@ def pytest_addoption(parser):
 """
 
 
-class Handler(BaseHTTPRequestHandler):
+class SmallTarget:
     """A target that is alive, ready and names a release; its first `away` answers of /version are a proxy's."""
 
     release, away = "r1", 0
 
-    def do_GET(self) -> None:
-        body = json.dumps({"release": self.release, "drill_agent": True}).encode()
-        refused = self.path == "/version" and Handler.away > 0
-        Handler.away -= refused
-        self.send_response(503 if refused else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    def __call__(self, asked: Asked) -> Reply:
+        refused = asked.path == "/version" and self.away > 0
+        self.away -= refused
+        return Reply(503 if refused else 200, (), json.dumps({"release": self.release, "drill_agent": True}).encode())
+
+
+SMALL_TARGET = SmallTarget()
 
 
 def spec(check: str, phase: str = "main") -> CheckSpec:

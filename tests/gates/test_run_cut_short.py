@@ -24,7 +24,7 @@ from gates.request import RunRequest
 from gates.run import run_gate
 from gates.stages.preflight import endpoints
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
-from tests.gates.small_run import CATALOGUE, HARM, Handler, change, loaded
+from tests.gates.small_run import CATALOGUE, HARM, SMALL_TARGET, change, loaded
 from tests.gates.test_attestation import ENVIRON, KEY
 
 
@@ -205,11 +205,11 @@ def test_the_release_is_looked_at_again_when_all_else_was_seen(
     monkeypatch.setattr("gates.decision.floor.FLOOR", {})
     monkeypatch.setattr("gates.stages.preflight.PATIENCE_S", 0.1 if away > 100 else 30.0)
     monkeypatch.setattr("gates.stages.preflight.POLL_S", 0.01)
-    monkeypatch.setattr(Handler, "release", "r1")
-    monkeypatch.setattr(Handler, "away", 0)
+    monkeypatch.setattr(SMALL_TARGET, "release", "r1")
+    monkeypatch.setattr(SMALL_TARGET, "away", 0)
 
     def load(target: Target, out: Path) -> list[Evidence]:
-        Handler.release, Handler.away = release, away
+        SMALL_TARGET.release, SMALL_TARGET.away = release, away
         return loaded(target, out)
 
     verdict = run_gate(dataclasses.replace(asked, load=load, policy=dataclasses.replace(asked.policy, scope=WHOLE)))

@@ -4,12 +4,11 @@ import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 
-from tests.small_target import listening
+from gates.proof.workbench.servers import Asked, Reply, serve
 from tests.waiting import pause
 
 
@@ -64,64 +63,45 @@ class Behaviour:
         return self.stall_s - at if 0 <= at < self.stall_s else 0.0
 
 
-def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            number = behaviour.next()
-            wait_s = max(behaviour.delay_s(number), behaviour.wait_of_stall())
-            status = behaviour.status(number)
-            if self.path.endswith("/dlq-replay"):
-                replay = behaviour.next_replay()
-                wait_s, status = max(wait_s, behaviour.replay_delay_s(replay)), behaviour.replay_status(replay)
-            pause(wait_s)  # the fault itself
-            document = self.document(body)
-            if status == 200 and self.path.endswith("/events"):
-                status = 202
-            data = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_POST = do_GET  # noqa: N815  -- the name of the base class
-
-        def document(self, body: bytes) -> dict[str, object]:
-            now = dt.datetime.now(dt.UTC)
-            if self.command == "POST" and self.path.endswith("/events"):
-                event_id = json.loads(body)["event_id"]
-                behaviour.events[event_id] = now
-                return {"event_id": event_id, "path": behaviour.path, "duplicate": False}
-            if self.command == "POST" and self.path.endswith("/dlq-replay"):
-                return self.run(json.loads(body))
-            if self.path.endswith("/version"):
-                return {"release": behaviour.release}
-            committed = behaviour.events.get(self.path.rpartition("/")[2])
-            if committed is None:
-                return {}
-            lag = behaviour.lag_at(committed)
-            effect = committed + lag if lag is not None else None
-            done = effect is not None and now >= effect
-            return {
-                "status": "processed" if done else "pending",
-                "committed_at": committed.isoformat(),
-                "effect_at": effect.isoformat() if effect is not None and done else None,
-            }
-
-        def run(self, asked: dict[str, object]) -> dict[str, object]:
-            status = "dry_run" if asked.get("dry_run") else "started"
-            key = asked.get("idempotency_key", "made-up")
-            return {"status": status, "company_id": asked["company_id"], "idempotency_key": key, "items": []}
-
-    return Handler
-
-
-@contextmanager
-def target(behaviour: Behaviour) -> Iterator[str]:
+def target(behaviour: Behaviour) -> AbstractContextManager[str]:
     """The base URL of a running server of this behaviour."""
-    with listening(handler(behaviour)) as url:
-        yield url
+
+    def answer(asked: Asked) -> Reply:
+        number = behaviour.next()
+        wait_s = max(behaviour.delay_s(number), behaviour.wait_of_stall())
+        status = behaviour.status(number)
+        if asked.path.endswith("/dlq-replay"):
+            replay = behaviour.next_replay()
+            wait_s, status = max(wait_s, behaviour.replay_delay_s(replay)), behaviour.replay_status(replay)
+        pause(wait_s)  # the fault itself
+        document = _document(behaviour, asked)
+        if status == 200 and asked.path.endswith("/events"):
+            status = 202
+        return Reply(status, (), json.dumps(document).encode())
+
+    return serve(answer)
+
+
+def _document(behaviour: Behaviour, asked: Asked) -> dict[str, object]:
+    now = dt.datetime.now(dt.UTC)
+    if asked.method == "POST" and asked.path.endswith("/events"):
+        event_id = json.loads(asked.body)["event_id"]
+        behaviour.events[event_id] = now
+        return {"event_id": event_id, "path": behaviour.path, "duplicate": False}
+    if asked.method == "POST" and asked.path.endswith("/dlq-replay"):
+        wanted = json.loads(asked.body)
+        status, key = "dry_run" if wanted.get("dry_run") else "started", wanted.get("idempotency_key", "made-up")
+        return {"status": status, "company_id": wanted["company_id"], "idempotency_key": key, "items": []}
+    if asked.path.endswith("/version"):
+        return {"release": behaviour.release}
+    committed = behaviour.events.get(asked.path.rpartition("/")[2])
+    if committed is None:
+        return {}
+    lag = behaviour.lag_at(committed)
+    effect = committed + lag if lag is not None else None
+    done = effect is not None and now >= effect
+    return {
+        "status": "processed" if done else "pending",
+        "committed_at": committed.isoformat(),
+        "effect_at": effect.isoformat() if effect is not None and done else None,
+    }

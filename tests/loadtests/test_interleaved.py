@@ -10,7 +10,7 @@ from loadtests.engine.pairs import LEAST_MS, Pairs
 from loadtests.engine.sinks import RateSink
 from loadtests.judgement import interleaved
 from loadtests.judgement.verdict import ThresholdOutcome, judge
-from loadtests.plan import Credentials, LoadPlan
+from loadtests.plan import LoadPlan
 from loadtests.scenario import steady
 from loadtests.thresholds.language import MetricKey
 from tests.loadtests.fake_target import Behaviour, target
@@ -93,7 +93,7 @@ def test_a_baseline_that_is_the_release_itself_is_unknown(tmp_path: Path) -> Non
 def pairs(ratio: float, seed: int, n: int, percent: float) -> dict[str, ThresholdOutcome]:
     """Verdicts after n pairs whose latencies have a heavy tail, the release's slower by a factor."""
     rng = random.Random(seed)
-    drive = Drive(LoadPlan("http://a.test", baseline_url="http://b.test", slower_percent=percent), Credentials())
+    drive = Drive(LoadPlan("http://a.test", baseline_url="http://b.test", slower_percent=percent))
     both = Pairs(drive)
     for number in range(n):
         both.note(
@@ -118,13 +118,6 @@ def test_the_error_rates_at_the_margin_are_kept() -> None:
         failed += found is ThresholdOutcome.FAIL
     assert passed <= 0.09 * rounds
     assert failed <= 0.09 * rounds
-
-
-def test_a_release_as_fast_as_before_passes_and_a_slow_one_fails() -> None:
-    """The power, at 1,000 pairs of a heavy tail and a margin of a quarter: nine of ten are decided."""
-    good = sum(pairs(1.0, seed, 1000, 25.0)["baseline_slower_p50"] is ThresholdOutcome.PASS for seed in range(40))
-    bad = sum(pairs(1.7, seed, 1000, 25.0)["baseline_slower_p50"] is ThresholdOutcome.FAIL for seed in range(40))
-    assert (good >= 34, bad >= 34) == (True, True), (good, bad)
 
 
 def failures(ours: float, theirs: float, seed: int = 1) -> ThresholdOutcome:

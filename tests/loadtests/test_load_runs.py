@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +66,6 @@ def test_latency_that_grows_with_every_request_never_passes(tmp_path: Path) -> N
     assert "slower through the whole run" in messages(result)
 
 
-def test_six_percent_of_slow_answers_never_pass_a_p95(tmp_path: Path) -> None:
-    """Six in a hundred over the limit are more than p95 allows, however fast the rest is."""
-    result = loaded(Behaviour(delay_s=lambda n: 0.6 if n % 16 == 0 else 0.0), tmp_path)
-    assert verdicts(result)[DURATION] != "pass", messages(result)
-
-
 def test_a_stalled_server_shows_in_the_open_model_and_hides_in_the_closed_one(tmp_path: Path) -> None:
     """All requests due during a stall wait for its end; users who wait their turn would send one each (coordinated
     omission): the closed model passes the very same server.
@@ -91,18 +84,6 @@ def test_a_stalled_server_shows_in_the_open_model_and_hides_in_the_closed_one(tm
     assert results["closed"]["latency"]["p95"] < 400, "the naive model was expected to miss the stall"
 
 
-def test_a_refused_port_is_no_verdict(tmp_path: Path) -> None:
-    """Where nothing listens nothing was measured: unknown, soon, and the reason names the address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        result = finish(start(url_plan(url, duration_s=10.0, most_s=10.0), tmp_path), tmp_path)
-    assert set(verdicts(result).values()) == {"unknown"}
-    assert not result["valid"]
-    assert "not one answer" in result["invalid_reasons"][0]
-    assert result["elapsed_s"] < 6
-
-
 def test_zero_requests_are_no_verdict(tmp_path: Path) -> None:
     """Locust alone exits 0 after no request at all; k6 passes a rate of 0 of 0. Here every threshold is unknown."""
     result = loaded(Behaviour(), tmp_path, rate_per_s=0.001, duration_s=0.5, most_s=0.5)
@@ -111,21 +92,14 @@ def test_zero_requests_are_no_verdict(tmp_path: Path) -> None:
     assert "not one request" in result["invalid_reasons"][0]
 
 
-def test_a_certain_failure_ends_the_run_early(tmp_path: Path) -> None:
-    """When a threshold is broken beyond doubt, the run stops and says so."""
-    result = loaded(Behaviour(status=lambda _n: 503), tmp_path, duration_s=10.0, most_s=10.0)
-    assert verdicts(result)[FAILED] == "fail", messages(result)
-    assert "is proved to be broken" in result["ended"]
-    assert result["elapsed_s"] < 6
-
-
-def test_a_certain_failure_is_not_cut_short_to_an_unknown(tmp_path: Path) -> None:
-    """At a low rate the run goes on until its failure is one by number of samples, too."""
+def test_a_certain_failure_ends_the_run_early_and_not_as_an_unknown(tmp_path: Path) -> None:
+    """At a low rate the run goes on until its failure is one by number of samples, too; then it says why it stops."""
     result = loaded(
         Behaviour(status=lambda n: 503 if n % 2 else 200), tmp_path, rate_per_s=40.0, duration_s=8.0, most_s=8.0
     )
     assert verdicts(result)[FAILED] == "fail", messages(result)
     assert "is proved to be broken" in result["ended"]
+    assert result["elapsed_s"] < 8
 
 
 def test_abort_on_fail_stops_the_run_after_its_delay(tmp_path: Path) -> None:
@@ -134,15 +108,6 @@ def test_abort_on_fail_stops_the_run_after_its_delay(tmp_path: Path) -> None:
     result = loaded(Behaviour(delay_s=lambda _n: 0.01), tmp_path, thresholds_text=text, duration_s=8.0, most_s=8.0)
     assert "abortOnFail" in result["ended"]
     assert 1.0 < result["elapsed_s"] < 4
-
-
-def test_too_few_samples_are_unknown_and_say_how_many_are_needed(tmp_path: Path) -> None:
-    """Ten requests cannot show that 98 in 100 succeed, though k6 passes them."""
-    result = loaded(Behaviour(), tmp_path, rate_per_s=10.0, duration_s=1.0, run_on=False)
-    assert result["k6_passes"]
-    assert set(verdicts(result).values()) == {"unknown"}
-    assert "160 are needed" in messages(result)
-    assert "63 are needed" in messages(result)
 
 
 def test_the_samples_of_two_workers_are_merged_to_the_last_one(tmp_path: Path) -> None:

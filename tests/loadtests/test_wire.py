@@ -16,7 +16,7 @@ from loadtests.engine.drive import Call, Drive
 from loadtests.plan import Credentials, LoadPlan
 import gevent
 url, times, method, idle_s = words
-drive = Drive(LoadPlan(url, timeout_s=0.5), Credentials())
+drive = Drive(LoadPlan(url, timeout_s=0.5))
 connection = drive.connection()
 for _ in range(int(times)):
     gevent.sleep(float(idle_s))  # the end of a connection arrives

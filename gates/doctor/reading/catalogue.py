@@ -100,7 +100,6 @@ def read_schema(connection: Answering, contract: Contract) -> schema.Schema:
         roles=tuple(_made(schema.SchemaRole, r) for r in roles),
         login=str(server.get("login", "")),
         database=str(server.get("database", "")),
-        version=int(server.get("version", 0)) // 10_000,
         schemas=(*server.get("schemas", ()),),
         claim_readers={str(r["name"]): str(r["source"]) for r in readers},
         unread=session.unread,

@@ -101,7 +101,6 @@ class SchemaTable:
     forced: bool = False
     readable: bool = True
     narrowed: bool = False
-    owner: str = ""
     comment: str = ""
     grantees: tuple[str, ...] = ()
     """Roles other than the owner that have a right on it."""
@@ -176,7 +175,6 @@ class Schema:
     roles: tuple[SchemaRole, ...] = ()
     login: str = ""
     database: str = ""
-    version: int = 0
     schemas: tuple[str, ...] = ()
     claim_readers: Mapping[str, str] = field(default_factory=dict)
     """Functions that read request settings, directly or through others: name -> text."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -110,39 +111,35 @@ def examined(bench: ProofBench, fault: ListedFault, before: GateRun | None, look
     return replace(facts, seconds=round(time.monotonic() - started, 1))
 
 
-def _steps(bench: ProofBench, fault: ListedFault, facts: FaultFacts, look: Callable[[], GateRun]) -> FaultFacts:
-    seen: dict[str, bool | str | GateRun] = {}
+class _Unsure(Exception):  # noqa: N818  -- an answer, no error
+    """The witness cannot tell whether the fault is on."""
 
-    def ask(when: str) -> str:
+
+def _steps(bench: ProofBench, fault: ListedFault, facts: FaultFacts, look: Callable[[], GateRun]) -> FaultFacts:
+    seen: dict[str, Any] = {}
+
+    def ask(when: str) -> None:
         answer = bench.witness(fault)
         if isinstance(answer, str):
-            return answer
+            raise _Unsure(answer)
         seen[when] = answer
-        return ""
 
-    def put_in() -> str:
+    try:
+        ask("witness_before")
         try:
             bench.put_in(fault)
         except psycopg.OperationalError:  # the database is down or busy: that says nothing about the fault
             raise
         except psycopg.DatabaseError as error:
-            seen["refused"] = f"{type(error).__name__}: {error}"
-        return str(seen.get("refused", ""))
-
-    def step(act: Callable[[], object]) -> str:
-        act()
-        return ""
-
-    error = (
-        ask("witness_before")
-        or put_in()
-        or ask("witness_on")
-        or step(lambda: seen.update(run=look()))
-        or ask("witness_still_on")
-        or step(lambda: bench.take_out(fault))
-        or ask("witness_after")
-    )
-    return replace(facts, error=error, **seen)  # type: ignore[arg-type]
+            return replace(facts, refused=f"{type(error).__name__}: {error}", **seen)
+        ask("witness_on")
+        seen["run"] = look()
+        ask("witness_still_on")
+        bench.take_out(fault)
+        ask("witness_after")
+    except _Unsure as unsure:
+        seen["error"] = str(unsure)
+    return replace(facts, **seen)
 
 
 @dataclass(frozen=True, slots=True)

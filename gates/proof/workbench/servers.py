@@ -63,13 +63,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, behaviour: Behaviour, host: str) -> None:
+    def __init__(self, behaviour: Behaviour, host: str, port: int) -> None:
         self.behaviour, self.closing = behaviour, threading.Event()
         if ":" in host:
             import socket  # noqa: PLC0415  -- only here
 
             self.address_family = socket.AF_INET6
-        super().__init__((host, 0), _Handler)
+        super().__init__((host, port), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore clients that went away"""
@@ -78,6 +78,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = IDLE_TIMEOUT_S
+    disable_nagle_algorithm = True
     server: _Server
 
     def _answer(self) -> None:
@@ -149,10 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(behaviour: Behaviour, host: str = "127.0.0.1") -> Iterator[str]:
+def serve(behaviour: Behaviour, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """A server for the time of a `with` block; its URL, without a path."""
-    server = _Server(behaviour, host)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    server = _Server(behaviour, host, port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         shown = f"[{host}]" if ":" in host else host

@@ -39,8 +39,8 @@ def stubs() -> dict[str, str]:
     return {f.name.removesuffix(".sql"): f.read_text(encoding="utf-8") for f in files}
 
 
-def furnish(programs: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """Make the installation; returns its `bin`, and the names of its stub extensions."""
+def furnish(programs: Path, folder: Path) -> Path:
+    """Make the installation; returns its `bin`."""
     share, lib = shares(programs), programs.parent / "lib"
     inside = share.is_relative_to(programs.parent)
     if inside:
@@ -61,14 +61,14 @@ def furnish(programs: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
     for path in share.iterdir():
         if path.name != "extension":
             (new_share / path.name).symlink_to(path.resolve())
-    made = _extensions(share / "extension", new_share / "extension")
+    _extensions(share / "extension", new_share / "extension")
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755)
-    return new_bin, made
+    return new_bin
 
 
-def _extensions(old: Path, new: Path) -> tuple[str, ...]:
+def _extensions(old: Path, new: Path) -> None:
     for path in old.iterdir():
         name = path.name.removesuffix(".control")
         if path.name.endswith(".control") and name in OPEN_EXTENSIONS:
@@ -84,4 +84,3 @@ def _extensions(old: Path, new: Path) -> tuple[str, ...]:
         control += f"requires = '{needed[1]}'\n" if needed else ""
         (new / f"{name}.control").write_text(control, encoding="utf-8")
         (new / f"{name}--stub.sql").write_text(text, encoding="utf-8")
-    return tuple(sorted(missing))

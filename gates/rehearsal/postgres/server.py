@@ -34,13 +34,12 @@ OF_FILES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_serve
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """A running server: its major version and its folder. `stubs`: extensions that are stubs on it."""
+    """A running server: its major version and its folder."""
 
     server: Server
     version: int
     password: str
     folder: Path
-    stubs: tuple[str, ...]
 
     def owner(self, database: str = DATABASE) -> str:
         """The URL of the role that runs the migrations."""
@@ -110,14 +109,14 @@ def _start(undo: ExitStack, environ: Mapping[str, str], version: int | None, rol
     spawner = Spawner()
     undo.callback(spawner.close)
     password = secrets.token_hex(32)
-    programs, stubs = installation.furnish(_programs(version, account, run), run.path / "installation")
+    programs = installation.furnish(_programs(version, account, run), run.path / "installation")
     postgres = Postgres(run, account, spawner, password, programs)
     undo.callback(postgres.stop)
     postgres.create()
     server = postgres.start()
     if postgres.pid:
         run.record([(postgres.name, postgres.pid)])
-    return Rehearsed(server, _make_roles(server, password, roles), password, run.path, stubs)
+    return Rehearsed(server, _make_roles(server, password, roles), password, run.path)
 
 
 def _programs(version: int | None, account: Account, run: RunFolder) -> Path:

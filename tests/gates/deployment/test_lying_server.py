@@ -6,14 +6,15 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from gates.deployment.sql import connection
 from gates.deployment.sql.database import execute, session
+from tests.small_target import accepting
 from tests.sources import ROOT
 
 Lie = Callable[[socket.socket], None]
@@ -67,7 +68,7 @@ def server(lie: Lie, encoding: bytes = b"UTF8", *, hard: bool = False) -> Iterat
     """A server that lies from its second statement on. hard: its login asks for a proof that takes an hour."""
 
     def serve(client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError, struct.error):
+        with contextlib.suppress(OSError, struct.error):
             (length,) = struct.unpack("!i", client.recv(4, socket.MSG_WAITALL))
             client.recv(length - 4, socket.MSG_WAITALL)
             if hard:
@@ -90,16 +91,8 @@ def server(lie: Lie, encoding: bytes = b"UTF8", *, hard: bool = False) -> Iterat
             lie(client)
             client.recv(1)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"postgresql://u:p@127.0.0.1:{listener.getsockname()[1]}/x?sslmode=disable&gssencmode=disable"
-        listener.shutdown(socket.SHUT_RDWR)
+    with accepting(lambda client, _number, _over: serve(client)) as url:
+        yield f"postgresql://u:p@{urlsplit(url).netloc}/x?sslmode=disable&gssencmode=disable"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_result_is_printed_and_kept_where_it_is_asked_for(
         request: ProofRequest = prover._request
         one = Trial(ProofPart.SELF, "stale", "old evidence", ("hold",), decision, decision == "hold", "why")
         assert request.whole
-        return Proof("", "2025-01-13T12:00:00", "sha256:1", "staging", "0", trials=(one,), whole=True)
+        return Proof("2025-01-13T12:00:00", "sha256:1", "staging", "0", trials=(one,), whole=True)
 
     monkeypatch.setattr(Prover, "run", run)
     monkeypatch.setattr(command, "SHIPPED", tmp_path / "last.json")

@@ -3,9 +3,7 @@
 import ast
 import dataclasses
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -246,25 +244,6 @@ def campaign(tmp_path: Path, why: str = "") -> MutantCampaign:
     known = {MUTANT.key: why} if why else {}
     policy = Policy((), TargetKind.STAGING, "r")
     return MutantCampaign(never, policy, (), tmp_path, RunScope(), known)  # type: ignore[arg-type]
-
-
-def test_what_the_nearest_left_is_shown_to_all_as_soon_as_it_makes_a_company(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Survivors of the nearest checks are shown to all checks as soon as they fill a company, not at the end."""
-    shown: list[str] = []
-
-    def each(_lane: object, some: list[Mutant], _looks: object) -> list[Mutant]:
-        shown.append(f"{len(some)} near")
-        return some
-
-    home = "gates.proof.mutants.campaign"
-    monkeypatch.setattr(f"{home}._Lane._each", each)
-    monkeypatch.setattr(f"{home}._Lane.company", lambda _lane, some: shown.append(f"{len(some)} to all"))
-    monkeypatch.setattr(f"{home}.Looker", lambda *_: SimpleNamespace(close=lambda: None))
-    one = dataclasses.replace(campaign(tmp_path), open_bench=lambda _kind: nullcontext(), lanes=1)  # type: ignore[arg-type]
-    one.run(drawn([m for m in mutants() if not m.is_schema], 20, "seed"))
-    assert shown == ["8 near", "8 near", "12 to all", "4 near", "8 to all"]
 
 
 def test_who_switches_checks_off_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

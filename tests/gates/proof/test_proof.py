@@ -47,7 +47,7 @@ KILLED = Cell(
 SINGLE = Cell(RLS, Status.KILLED, "sql/rls: x", ("sql/rls",), ("sql/rls", "drill/c"), "rollback", 29, first="drill/c")
 GOOD = Trial(ProofPart.HEALTHY, "plain", "as it is", ("promote", "hold"), "promote", ok=True, reason="all passed")
 PROOF = Proof(
-    "2025-01-13T12:00:00.000+00:00", "2025-01-13T13:00:00.000+00:00", "sha256:1", "staging", "0.1.0",
+    "2025-01-13T13:00:00.000+00:00", "sha256:1", "staging", "0.1.0",
     (SURVIVED, KILLED, SINGLE), trials=(GOOD,), costs={"drill/a": Cost(2.0, 5), "drill/b": Cost(1.0, 3)},
     catalogue=tuple(CheckSpec(c, "", "", Severity.PAGE, Where.READ_ONLY) for c in CHECKS), whole=True, source="code",
     seconds=100.0,

@@ -153,4 +153,4 @@ def test_an_unusable_server_is_an_option_error_without_secrets(url: str) -> None
 )
 def test_a_login_replaces_only_user_and_password(url: str, expected: str) -> None:
     """Host, port and options of the server's URL stay."""
-    assert roles.Login("u", "u", "p").url(url) == expected
+    assert roles.Login("u", "p").url(url) == expected

@@ -1,10 +1,8 @@
 """The preflight against small targets and real databases: a wrong release fails, what cannot be seen is unknown."""
 
 import dataclasses
-import json
 import re
 import uuid
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from gates.stages.context import Context, Progress
 from gates.stages.preflight import endpoints
 from gates.stages.preflight.database import clock_skew, unverified
 from tests.postgres_fixture import PASSWORD, PgServer
-from tests.small_target import Answers, listening, serving
+from tests.small_target import Answers, serving
 from tests.waiting import until
 
 FINE: dict[str, Any] = {"release": "r1", "instance": "i1", "drill_agent": True}
@@ -99,28 +97,16 @@ def test_a_release_that_is_not_named_is_the_one_that_all_instances_say(tmp_path:
     assert {e.release for e in found.values()} == {"r1"}
 
 
-class Placed(BaseHTTPRequestHandler):
-    """The release before runs at every address but 127.0.0.1."""
-
-    def do_GET(self) -> None:
-        release = "r1" if self.connection.getsockname()[0] == "127.0.0.1" else "r0"
-        body = json.dumps({**FINE, "release": release}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
 def test_every_address_of_a_name_is_asked_for_its_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients use any address of a name, so each is asked; one where nobody listens is ignored."""
     places = ["127.0.0.1", "127.0.0.9"]
     real = addresses._addresses
     monkeypatch.setattr(addresses, "_addresses", lambda host, *more: places if host == "twin" else real(host, *more))
-    with listening(Placed) as url:
+    with serving(paths()) as url:
         port = int(url.rpartition(":")[2])
         target = Target(TargetKind.PRODUCTION, f"http://twin:{port}", release="r1")
         assert looked(tmp_path, target)[0]["release"].outcome is Outcome.PASS
-        with listening(Placed, "127.0.0.2", port):
+        with serving(paths(version=(200, {**FINE, "release": "r0"})), "127.0.0.2", port):
             places.append("127.0.0.2")
             found = looked(tmp_path, target)[0]["release"]
     assert (found.outcome, "says r0, r1; allowed: r1" in found.message) == (Outcome.FAIL, True)

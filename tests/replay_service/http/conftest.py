@@ -1,12 +1,12 @@
 """Fixtures of the HTTP tests: one service process on one migrated database a module, and tenants of a test's own."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import psycopg
@@ -31,11 +31,16 @@ def start_service(
     """Start service processes on the module's database; each is stopped at the end and has to exit 0."""
     running: list[Service] = []
 
-    def start(*arguments: str, **environment: str) -> Service:
-        port = free_port()
+    def start(*arguments: str, listener: socket.socket | None = None, **environment: str) -> Service:
+        """`listener`: a socket that it inherits; else it opens a port of its own."""
+        port = listener.getsockname()[1] if listener else free_port()
+        place = ("--fd", str(listener.fileno())) if listener else ("--port", str(port))
         log = tmp_path_factory.mktemp("service") / "stderr.log"
         variables = {"DATABASE_URL": pg_server.url(database, "replay_service"), **ENVIRONMENT, **environment}
-        process = _spawn(port, {**os.environ, **variables}, log, arguments)
+        words = [sys.executable, "-m", "replay_service", "serve", *place, "--base-path", BASE_PATH, *arguments]
+        with log.open("wb") as stderr:
+            fds = (listener.fileno(),) if listener else ()
+            process = subprocess.Popen(words, env={**os.environ, **variables}, stderr=stderr, pass_fds=fds)
         service = Service(process, f"http://127.0.0.1:{port}{BASE_PATH}", port, log, pg_server.url(database))
         running.append(service)
         service.wait_alive()
@@ -44,12 +49,6 @@ def start_service(
     yield start
     for service in running:
         service.stop()
-
-
-def _spawn(port: int, environment: dict[str, str], log: Path, extra: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-    arguments = ["serve", "--port", str(port), "--base-path", BASE_PATH, *extra]
-    with log.open("wb") as stderr:
-        return subprocess.Popen([sys.executable, "-m", "replay_service", *arguments], env=environment, stderr=stderr)
 
 
 @pytest.fixture(scope="module")

@@ -5,25 +5,12 @@ import hmac
 import http.client
 import json
 import time
-import uuid
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.replay_service.http.service_process import (
-    BASE_PATH,
-    JWT_SECRET,
-    OLD_HMAC_SECRET,
-    Db,
-    Service,
-    encode,
-    forget_limit,
-    post,
-    sign,
-    sign_v2,
-    token,
-)
+from tests.replay_service.http.service_process import BASE_PATH, JWT_SECRET, Service, encode, post, token
 
 
 def segment(data: Any) -> str:
@@ -37,8 +24,7 @@ def forge(claims: Any, header: Any = None) -> str:
 
 
 def good_claims(**claims: Any) -> dict[str, Any]:
-    values = {"sub": "a", "role": "super_admin", "exp": int(time.time()) + 600} | claims
-    return {k: v for k, v in values.items() if v != "absent"}
+    return {"sub": "a", "role": "super_admin", "exp": int(time.time()) + 600} | claims
 
 
 def by_token(http: httpx.Client, company: str, text: str, **headers: str) -> httpx.Response:
@@ -46,22 +32,10 @@ def by_token(http: httpx.Client, company: str, text: str, **headers: str) -> htt
     return post(http, {"company_id": company, "dry_run": True}, **sent)
 
 
-def test_valid_credentials_are_accepted(http: httpx.Client, db: Db, company: str) -> None:
-    """v1, v2, the older secret of a rotation, both token roles and both kinds together are let in."""
-    body = encode({"company_id": company, "dry_run": True})
+def test_spellings_of_a_right_token_are_accepted(http: httpx.Client, company: str) -> None:
+    """The scheme in lower case, and a company in upper case."""
     own = token("company_admin", company_id=company.upper())
-    for headers in (
-        {"x_transbot_signature": sign(body)},
-        {"x_transbot_signature": sign(body, OLD_HMAC_SECRET)},
-        {"x_transbot_signature": sign_v2(body)},
-        {"x_transbot_signature": sign_v2(body, int(time.time()) - 297)},
-        {"x_transbot_signature": sign_v2(body, int(time.time()) + 297)},
-        {"x_transbot_signature": "", "authorization": f"Bearer {token()}"},
-        {"x_transbot_signature": "", "authorization": f"bearer {own}"},
-        {"x_transbot_signature": sign(body), "authorization": f"Bearer {own}"},
-    ):
-        forget_limit(db, company)
-        assert post(http, body, **headers).status_code == 200, headers
+    assert by_token(http, company, "", authorization=f"bearer {own}").status_code == 200
 
 
 def test_hostile_header_bytes_are_refused(service: Service, company: str) -> None:
@@ -85,40 +59,20 @@ def test_hostile_header_bytes_are_refused(service: Service, company: str) -> Non
         connection.close()
 
 
-NOW = int(time.time())
-
-CLAIMS: dict[int, dict[str, list[Any]]] = {
-    200: {"exp": [NOW - 20], "nbf": [NOW + 20], "iat": [NOW], "aud": ["whoever"], "iss": ["whoever"]},
-    401: {
-        "exp": [NOW - 40, "absent", str(NOW + 600), NOW + 600.5, True, None, -1, 1e20, 10**30, [NOW + 600]],
-        "nbf": [NOW + 900, "x"],
-        "iat": [NOW + 900, True],
-        "sub": ["absent", "", 7, "a\x00b"],
-        "role": ["absent", ["super_admin"], None],
-    },
-    403: {"role": ["service_role", "Super_Admin", "company_admin"]},
+ODD_CLAIMS: dict[str, list[Any]] = {
+    "exp": [True, 1e20, 10**30, ["600"]],
+    "nbf": ["x"],
+    "iat": [True],
+    "sub": ["", 7, "a\x00b"],
 }
-OF_NO_COMPANY = [{"role": "company_admin", "company_id": of} for of in ("", None, ["x"], str(uuid.uuid4()))]
 
 
-@pytest.mark.parametrize(
-    ("claims", "status"),
-    [
-        ({}, 200),
-        *(({n: one}, status) for status, claims in CLAIMS.items() for n, values in claims.items() for one in values),
-        *((claims, 403) for claims in OF_NO_COMPANY),
-    ],
-)
-def test_claims_are_judged_strictly(
-    http: httpx.Client, db: Db, company: str, claims: dict[str, Any], status: int
-) -> None:
-    """Missing, mistyped or untimely claims are 401, a role without rights is 403."""
+@pytest.mark.parametrize("claims", [{name: value} for name, values in ODD_CLAIMS.items() for value in values])
+def test_claims_of_a_wrong_form_are_refused(http: httpx.Client, company: str, claims: dict[str, Any]) -> None:
+    """Whatever a library would make of them, they are 401, and cost no time."""
     before = time.time()
-    late = int(before) - NOW  # the table is as old as the collection of the suite
-    timely = {k: v + late if type(v) is int and abs(v - NOW) < 1000 else v for k, v in claims.items()}
-    answer = by_token(http, company, forge(good_claims(**timely)))
+    assert by_token(http, company, forge(good_claims(**claims))).status_code == 401
     assert time.time() - before < 5
-    assert answer.status_code == status, answer.text
 
 
 def test_forged_tokens_are_refused(http: httpx.Client, company: str) -> None:
@@ -143,11 +97,3 @@ def test_forged_tokens_are_refused(http: httpx.Client, company: str) -> None:
     for header in ({"kid": "../../dev/null"}, {"kid": "' UNION SELECT '1'--"}, {"typ": "at+jwt"}, {"jku": "http://x/"}):
         answer = by_token(http, company, forge(good_claims(role="viewer"), {"alg": "HS256", **header}))
         assert answer.status_code == 403, header
-
-
-def test_the_actor_is_what_was_verified(http: httpx.Client, db: Db, company: str) -> None:
-    """The audit names the token's subject or the signature, whatever headers say."""
-    by_token(http, company, token(sub="alice"), x_actor="mallory")
-    post(http, {"company_id": company, "dry_run": True})
-    rows = db.execute("SELECT actor FROM audit_logs WHERE scope = %s ORDER BY id", [company]).fetchall()
-    assert rows == [("jwt:alice",), ("signature",)]

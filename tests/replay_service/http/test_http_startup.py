@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 import pytest
@@ -114,23 +113,10 @@ def test_a_trusted_proxy_names_the_client(
             )
 
 
-def test_an_inherited_socket_knows_its_peers(service: Service, db: Db, company: str, tmp_path: Path) -> None:
+def test_an_inherited_socket_knows_its_peers(start_service: Callable[..., Service], db: Db, company: str) -> None:
     """With --fd the service serves an inherited listening socket, sees client addresses, and stops with exit 0."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        log = tmp_path / "log"
-        url = service.database_url
-        environment = {**os.environ, **ENVIRONMENT, "DATABASE_URL": url}
-        arguments = ["serve", "--fd", str(listener.fileno()), "--base-path", BASE_PATH]
-        with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "replay_service", *arguments],
-                env=environment,
-                stderr=stderr,
-                pass_fds=[listener.fileno()],
-            )
-        inherited = Service(process, f"http://127.0.0.1:{port}{BASE_PATH}", port, log, url)
-        inherited.wait_alive()
+        inherited = start_service(listener=listener)
         with httpx.Client(base_url=inherited.url) as client:
             assert post(client, {"company_id": company, "dry_run": True}).status_code == 200
         inherited.stop()

@@ -10,23 +10,11 @@ from tests.replay_service.http.service_process import encode, post
 COMPANY = "8d5c7a3e-0c5f-4f53-9d2f-1b2c3d4e5f60"
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"company_id": None}, "company_id"),
-        ({"dry_run": "false"}, "dry_run"),
-        ({"force": "true"}, "force"),
-        ({"dlq_ids": [COMPANY, "x"]}, "dlq_ids"),
-        ({"error_type": 5}, "error_type"),
-        ({"max": 51, "force": 1}, "force"),
-        ({"dryrun": True}, "dryrun"),
-    ],
-)
-def test_bad_fields_are_named(http: httpx.Client, change: dict[str, Any], field: str) -> None:
-    """A field of the wrong type or name is 400 with its name, also beside a batch that is too large."""
-    answer = post(http, {"company_id": COMPANY, **change})
+def test_a_large_batch_hides_no_other_mistake(http: httpx.Client) -> None:
+    """A field of the wrong type is named, also beside a batch that is too large."""
+    answer = post(http, {"company_id": COMPANY, "max": 51, "force": 1})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), answer.text
-    assert field in [e["field"] for e in answer.json()["errors"]]
+    assert "force" in [e["field"] for e in answer.json()["errors"]]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -53,38 +52,12 @@ def test_every_way_of_appending_joins_the_chain(migrated_url: str) -> None:
         assert assert_chains_hold(conn) == 16
 
 
-def test_appends_at_once_do_not_fork(migrated_url: str) -> None:
-    """Concurrent appends to one scope form one chain; a transaction rolled back leaves no hole in it."""
-
-    def append(n: int) -> None:
-        with psycopg.connect(migrated_url) as conn:
-            for _ in range(10):
-                conn.execute("SELECT append_audit('x', 'me', 'all')")
-                conn.rollback() if n % 3 == 0 else conn.commit()
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(append, range(6)))
-    with psycopg.connect(migrated_url) as conn:
-        assert assert_chains_hold(conn) == 40
-        assert conn.execute("SELECT bool_and(ok) FROM (SELECT created_at >= lag(created_at, 1, '-infinity')"
-                            " OVER (ORDER BY id) AS ok FROM audit_logs) o").fetchone() == (True,)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE audit_logs SET actor = 'x'",
-        "DELETE FROM audit_logs",
-        "TRUNCATE audit_logs",
-        "SET session_replication_role = replica; DELETE FROM audit_logs",
-    ],
-)
-def test_nobody_changes_a_row(migrated_url: str, statement: str) -> None:
-    """UPDATE, DELETE and TRUNCATE are refused for the superuser as well, on a row that is there."""
+def test_nobody_changes_a_row(migrated_url: str) -> None:
+    """Not even a superuser who switches the usual triggers off."""
     with psycopg.connect(migrated_url, autocommit=True) as conn:
         conn.execute("SELECT append_audit('x', 'me', 'all')")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
-            conn.execute(statement.encode())
+            conn.execute("SET session_replication_role = replica; DELETE FROM audit_logs")
         assert assert_chains_hold(conn) == 1
 
 

@@ -1,5 +1,5 @@
--- The server, the database, this login and the schemas with something in them.
-select current_setting('server_version_num')::int as version, current_database() as database, current_user::text as login,
+-- The database, this login and the schemas with something in them.
+select current_database() as database, current_user::text as login,
        array(
          select n.nspname::text from pg_catalog.pg_namespace n
          where n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'

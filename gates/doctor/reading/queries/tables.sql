@@ -28,7 +28,6 @@ with chosen as (
 )
 select c.oid::bigint as oid, c.nspname as schema, c.relname as name, c.relkind::text as kind,
        c.relrowsecurity as secured, c.relforcerowsecurity as forced,
-       pg_catalog.pg_get_userbyid(c.relowner) as owner,
        pg_catalog.has_schema_privilege(c.place, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select') as readable,
        pg_catalog.row_security_active(c.oid) as narrowed,
        substr(d.description, 1, 200) as comment,
