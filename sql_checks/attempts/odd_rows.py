@@ -9,6 +9,11 @@ ODD = {
     "event_outbox": (
         "(company_id, event_type, payload) values (%(id)s, 'Drill äß', '{}')",
         "(company_id, event_type, payload) values (%(id)s, 'drill.rls', '[null, \"a\"]')",
+        # a replay gives the event that was given up a new row
+        (
+            "(company_id, event_id, event_type, payload, dead_at)"
+            " values (%(id)s, %(id)s, 'drill.rls', '{}', now()), (%(id)s, %(id)s, 'drill.rls', '{}', null)"
+        ),
     ),
     "events": (
         "(company_id, event_type, path, payload) values (%(id)s, 'Drill äß', 'outbox', '[null, \"a\"]')",

@@ -159,6 +159,7 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         ("alter table audit_logs add check (length(metadata::text) < 500) not valid", TAKEN),
         ("delete from events; create unique index on events (company_id, aggregate_key)", TAKEN),
         (ONE_OF_A_KEY, TAKEN),
+        ("delete from event_outbox; create unique index on event_outbox (event_id) where processed_at is null", TAKEN),
         (REOPENED, TAKEN),
         (DISCARDED.format("old.created_at < now() - interval '30 days'"), TAKEN),
         (DISCARDED.format("new.retry_count >= 5"), TAKEN),
