@@ -1,8 +1,9 @@
 """Faults of what the tables take: rows that the contract allows and the schema refuses, and the other way round."""
 
-from faults.trigger.planting import planted, released, trigger
+from faults.trigger.planting import function, planted, released, trigger
 
 WRITES = "sql/writes"
+BUCKET = "public.feature_bucket($1, $2)"
 
 planted(
     "writes/column-that-nobody-fills",
@@ -129,5 +130,35 @@ planted(
     "from pg_policy where polname = 'zz_planted_young'",
     ("sql/spot/workers-see-old-rows",),
     "A policy hides from the worker what has waited for an hour.",
+    decision="hold",
+)
+function(
+    "writes/a-share-turned-over",
+    "is_feature_enabled",
+    released("is_feature_enabled", (BUCKET, f"abs({BUCKET} - 99 * (percentage >= 50)::int)")),
+    (f"{WRITES}/contract-rows-are-taken",),
+    "From 50 % on the flag is on for the tenants that did not have it before, and off for some that had.",
+    names=("formula at 50 %",),
+    decision="hold",
+)
+trigger(
+    "writes/a-thousand-letters-at-most",
+    "dead_letter_queue",
+    "insert",
+    "delete from public.dead_letter_queue where id in ("
+    "select id from public.dead_letter_queue order by created_at desc offset 1000); return null;",
+    ("sql/spot/deletes-take-nothing-along",),
+    "A trigger deletes the oldest dead letters when there are more than a thousand.",
+    timing="after",
+    names=("dead_letter_queue",),
+    decision="hold",
+)
+planted(
+    "writes/an-event-has-one-row",
+    "create unique index zz_planted_event on event_outbox (event_id) where processed_at is null",
+    "drop index zz_planted_event",
+    "from pg_class where relname = 'zz_planted_event'",
+    (f"{WRITES}/contract-rows-are-taken",),
+    "An event that was given up keeps its place in the outbox: sending it again is refused.",
     decision="hold",
 )

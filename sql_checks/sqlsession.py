@@ -94,7 +94,7 @@ class SqlSession:
         """Why this role cannot judge data, or an empty string: a role that rows are hidden from would miss faults."""
         with self.snapshot() as connection:
             unclear = execute(connection, sql(BLINDNESS))
-            hidden = [str(r["name"]) for r in unclear if _hides(connection, r)]
+            hidden = [str(r["name"]) for r in unclear if r["is_by_row"] or _hides(connection, r)]
         if not hidden:
             return ""
         return (

@@ -214,3 +214,28 @@ function(
     ("sql/spot/triggers-enabled", "sql/manifest/functions"),
     "The trigger that keeps the trail lets through who has set a word for it.",
 )
+function(
+    "audit/may-be-emptied-at-once",
+    "audit_logs_append_only",
+    released("audit_logs_append_only", ("BEGIN\n", "BEGIN\n  IF TG_OP = 'TRUNCATE' THEN RETURN NULL; END IF;\n")),
+    ("sql/spot/triggers-enabled", "sql/manifest/functions"),
+    "The trigger that keeps the trail refuses each row's deletion, and lets a TRUNCATE through.",
+)
+planted(
+    "audit/refusals-may-be-deleted",
+    "create function zz_planted_refusals() returns trigger language plpgsql set search_path = '' as $p$ begin"
+    " if old.action = 'dlq_replay_refused' then return old; end if; raise exception 'append-only'; end $p$;"
+    " create trigger zz_planted_refusals before update or delete on audit_logs for each row"
+    " execute function zz_planted_refusals();"
+    " create or replace trigger audit_logs_append_only before truncate on audit_logs"
+    " for each statement execute function audit_logs_append_only()",
+    "create or replace trigger audit_logs_append_only before update or delete or truncate on audit_logs"
+    " for each statement execute function audit_logs_append_only();"
+    " alter table audit_logs enable always trigger audit_logs_append_only;"
+    " drop trigger zz_planted_refusals on audit_logs; drop function zz_planted_refusals()",
+    "from pg_trigger where tgname = 'zz_planted_refusals'",
+    ("sql/writes/contract-rows-are-taken", "sql/spot/triggers-enabled"),
+    "The trail keeps each row but refusals: whoever tried too often can have it forgotten.",
+    names=("dlq_replay_refused",),
+    decision="hold",
+)

@@ -11,9 +11,20 @@ from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.sql.database import connect
-from sql_checks.attempts.odd_rows import AS_THEY_ARE, GONE, LONG, ODD, RUN_COLUMNS, SPELT
+from sql_checks.attempts.flag_answers import DECIDED, VERSION, steps
+from sql_checks.attempts.odd_rows import AS_THEY_ARE, GONE, LARGE, LONG, ODD, RUN_COLUMNS, SIZES, SPELT
 from sql_checks.attempts.row_level_security import SEEDS
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
+from sql_checks.attempts.trail_changes import (
+    AGES,
+    AUDITED,
+    CHAINED,
+    EVERYBODYS_ROW,
+    OF_EVERYBODY,
+    OLD_TRAIL,
+    WORDS,
+    tampering,
+)
 
 STATES = {
     "dead_letter_queue": (
@@ -33,15 +44,6 @@ AS_GIVEN = "with kept as ({0} returning {1}) select from kept where {1}::text is
 """A row, and whether a trigger made another one of it."""
 TIMES = {"claimed_until": "now() + interval '1 minute'", "processed_at": "now()", "dead_at": "now()"}
 """Columns of the outbox, by which a row is in flight, processed or dead."""
-LARGE = "(select to_jsonb(x) from (select array_agg(gen_random_uuid()) as ids from generate_series(1, 1400)) x)"
-"""An object of 55 KB that hardly compresses: too large for an index or a notification."""
-SIZES = {
-    "dead_letter_queue": "(company_id, event_type, error_type, payload, error_message)"
-    " values (%(id)s, 'drill.rls', 'drill', {}, repeat('why ', 50))",
-    "event_outbox": "(company_id, event_type, payload) values (%(id)s, 'drill.rls', {})",
-    "events": "(company_id, event_type, path, payload) values (%(id)s, 'drill.rls', 'outbox', {})",
-}
-"""Table -> a row with a payload, and with a message of 200 characters."""
 GIVEN = ("replay_budgets", "agent_controls")
 """Tables of one row a company, in which a deployment may already have the row of a new one."""
 NOW = "{0} between now() - interval '1 minute' and now() + interval '1 minute'"
@@ -101,25 +103,6 @@ CHANGES = {
 """Table -> what service, worker or operators do to its rows; the first of them stays."""
 STORED = ("agent_tasks", "feature_flags", "agent_controls", "replay_budgets")
 """Tables that must store what the first of these changes says: no trigger may take it back."""
-OLD_TRAIL = """insert into public.audit_logs (action, actor, scope, created_at)
-values ('agents_paused', 'drill', %(id)s, now() - interval '{}')"""
-AUDITED = """with kept as (insert into public.audit_logs
-(action, actor, scope, target_count, success_count, failure_count, metadata)
-values (%(value)s, 'drill', %(id)s, 3, 2, 1, '{"drill": 1}')
-returning target_count, success_count, failure_count, metadata)
-select from kept where (target_count, success_count, failure_count, metadata @> '{"drill": 1}')
-is distinct from (3, 2, 1, true)"""
-AGES = ("400 days", "20 years")
-CHAINED = """select from public.audit_logs where scope = %(id)s and hash is distinct from
-encode(sha256(convert_to(prev_hash || jsonb_build_array(id, action, actor, scope, target_count, success_count,
-failure_count, metadata, request_id, (extract(epoch from created_at) * 1000000)::bigint)::text, 'UTF8')), 'hex')"""
-TRAIL_CHANGES = (
-    "update public.audit_logs set metadata = '{\"drill\": 1}' where scope = %(id)s",
-    "update public.audit_logs set success_count = 7 where scope = %(id)s",
-    "delete from public.audit_logs where scope = %(id)s and created_at < now() - interval '300 days'",
-    "delete from public.audit_logs where scope = %(id)s and created_at < now() - interval '10 years'",
-    "delete from public.audit_logs where scope = %(id)s",
-)
 OLD = "company_id = %(id)s and event_type = 'drill.old'"
 OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payload, {1}) values
 (%(id)s, 'drill.old', ' Rls ä/1:' || repeat('aB', 40) || ' ', '{{"a": null, "b": [null, {{}}]}}',
@@ -160,9 +143,6 @@ LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
 """Table -> more columns of a row of long ago, and their values; what it must hold; and its life: each change, and what
 the row must hold after it. That names each column of the change: where there is none, neither is judged.
 """
-VERSION = """with before as (select version from public.feature_flags where company_id = %(id)s),
-after as (update public.feature_flags set {} where company_id = %(id)s returning version)
-select from before, after where after.version <= before.version"""
 FOLDED = """select from pg_attribute a join pg_type t on t.oid = a.atttypid
 left join pg_type b on b.oid = t.typbasetype left join pg_collation c on c.oid = a.attcollation
 where a.attrelid = to_regclass('public.dead_letter_queue')
@@ -176,7 +156,6 @@ RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 
 HITS = """with kept as (insert into public.edge_rate_limits (key, hits)
 values ('replay:' || %(id)s || ':192.0.2.3', array[now() - interval '{} s', now()]) returning hits)
 select from kept where cardinality(hits) <> 2"""
-DECIDED = "select where public.is_feature_enabled('{}', %(id)s) is distinct from {}"
 EVERYBODYS = {
     "agent_controls": ("company_id is null", "agents_paused = true", "agents_paused"),
     "feature_flags": (
@@ -188,6 +167,7 @@ EVERYBODYS = {
 """Table -> rows on which everybody depends, what an operator does to them, and what they must hold then. Last, so that
 they are locked for a moment.
 """
+ASKERS = ("authenticated", "anon", "replay_service", "replay_worker")
 STARTED = f"insert into public.replay_runs {RUN_COLUMNS} values ('drill-ends', %(id)s, 'drill', '', 'started', null)"
 ENDED = """update public.replay_runs
 set status = 'completed', completed_at = now(), target_count = 3, success_count = 2, failure_count = 1
@@ -294,7 +274,7 @@ def _writes() -> Iterator[Write]:
     for table, (column, row) in STATES.items():
         for value in contract().relations[table].values[column]:
             what, insert = f"a row with {column} {value}", f"insert into public.{table} {row}"
-            yield Write(Expected.TAKEN, table, what, insert, value)
+            yield Write(Expected.TAKEN, table, what, insert, value, stays=table == "audit_logs")
             given = AS_GIVEN.format(insert, column)
             yield Write(Expected.FILLED, table, f"{column} {value}, as it was written", given, value)
             if table == "audit_logs":
@@ -317,11 +297,7 @@ def _writes() -> Iterator[Write]:
                 held = change.replace(", ", " and ")
                 look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
                 yield Write(Expected.FILLED, table, f"{held} (after that change)", look)
-    yield Write(Expected.FILLED, "audit_logs", "the hash of what it says", CHAINED)
-    for age in AGES:
-        yield Write(Expected.TRIED, "audit_logs", "a row of long ago", OLD_TRAIL.format(age), stays=True)
-    for change in TRAIL_CHANGES:
-        yield Write(Expected.FIXED, "audit_logs", change.partition(" where")[0], change)
+    yield from _trail()
     for table, (columns, values, held, life) in LIVES.items():
         for rows, what in enumerate(("an old row", "another one like it"), 1):
             yield from _life(table, what, OLD_ROW.format(table, columns, values), held, rows)
@@ -352,6 +328,23 @@ def _writes() -> Iterator[Write]:
         look = f"select from public.{table} where {whose} and ({held}) is not true"
         yield Write(Expected.TAKEN, table, what, statement, stays=True, live=True)
         yield Write(Expected.FILLED, table, f"{held} (after {what})", look, live=True)
+    yield from _everybodys_trail()
+
+
+def _trail() -> Iterator[Write]:
+    """A tenant's rows: each hashes to its hash, and nothing changes one."""
+    yield Write(Expected.FILLED, "audit_logs", "the hash of what it says", CHAINED)
+    for age in AGES:
+        yield Write(Expected.TRIED, "audit_logs", "a row of long ago", OLD_TRAIL.format(age), stays=True)
+    for change in tampering(contract().relations["audit_logs"].values["action"]):
+        yield Write(Expected.FIXED, "audit_logs", change.replace("scope = %(id)s", "it is a tenant's"), change)
+
+
+def _everybodys_trail() -> Iterator[Write]:
+    yield Write(Expected.TRIED, "audit_logs", "a row of everybody", EVERYBODYS_ROW, stays=True, live=True)
+    for change in ("delete from public.audit_logs", f"update public.audit_logs set {WORDS[0]}"):
+        what = f"{change}, of everybody's,"
+        yield Write(Expected.FIXED, "audit_logs", what, f"{change} where {OF_EVERYBODY}", live=True)
 
 
 def _ends() -> Iterator[Write]:
@@ -371,10 +364,14 @@ def _decisions() -> Iterator[Write]:
     for change, answer in (("enabled = true, rollout_percentage = 100", "true"), ("enabled = false", "false")):
         statement = f"update public.feature_flags set {change} where company_id = %(id)s"
         yield Write(Expected.TAKEN, "feature_flags", change, statement, stays=True)
-        for role in (None, *(one for one in ("authenticated", "anon") if current().roles.get(one, one))):
+        for role in (None, *(one for one in ASKERS if current().roles.get(one, one))):
             asked = DECIDED.format("drill.rls", answer)
             what = f"the answer {answer} for {role or 'the gate'} (after {change})"
             yield Write(Expected.FILLED, "feature_flags", what, asked, role=role)
+    for what, change, look in steps(own_buckets=current().own_buckets):
+        yield Write(Expected.TRIED, "feature_flags", what, change, stays=True)
+        if look:
+            yield Write(Expected.FILLED, "feature_flags", what, look)
     without = DECIDED.format("drill.none", "false")
     yield Write(Expected.FILLED, "feature_flags", "the answer false for a flag without a row", without)
 

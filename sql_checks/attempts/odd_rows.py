@@ -9,6 +9,11 @@ ODD = {
     "event_outbox": (
         "(company_id, event_type, payload) values (%(id)s, 'Drill äß', '{}')",
         "(company_id, event_type, payload) values (%(id)s, 'drill.rls', '[null, \"a\"]')",
+        # a replay gives the event that was given up a new row
+        (
+            "(company_id, event_id, event_type, payload, dead_at)"
+            " values (%(id)s, %(id)s, 'drill.rls', '{}', now()), (%(id)s, %(id)s, 'drill.rls', '{}', null)"
+        ),
     ),
     "events": (
         "(company_id, event_type, path, payload) values (%(id)s, 'Drill äß', 'outbox', '[null, \"a\"]')",
@@ -62,3 +67,12 @@ GONE = {
     ),
 }
 """Table -> a row that is deleted, and how: an item that a stopped run did not attempt, a limit that is reset."""
+LARGE = "(select to_jsonb(x) from (select array_agg(gen_random_uuid()) as ids from generate_series(1, 1400)) x)"
+"""An object of 55 KB that hardly compresses: too large for an index or a notification."""
+SIZES = {
+    "dead_letter_queue": "(company_id, event_type, error_type, payload, error_message)"
+    " values (%(id)s, 'drill.rls', 'drill', {}, repeat('why ', 50))",
+    "event_outbox": "(company_id, event_type, payload) values (%(id)s, 'drill.rls', {})",
+    "events": "(company_id, event_type, path, payload) values (%(id)s, 'drill.rls', 'outbox', {})",
+}
+"""Table -> a row with a payload, and with a message of 200 characters."""

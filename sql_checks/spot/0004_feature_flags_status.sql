@@ -15,11 +15,17 @@ where not exists (
   select from public.feature_flags_status where key = 'dlq.replay.enabled' and company_id is null
 )
 union all
-(select key, format('of %s: enabled %s, rollout %s %%; the view does not show that', coalesce(company_id::text, 'everybody'), enabled, rollout_percentage), null
+(select key, format('of %s: enabled %s, rollout %s %%, %s, of %s; the view does not show that', coalesce(company_id::text, 'everybody'), enabled,
+                    rollout_percentage, coalesce(quote_literal(description), 'no description'), updated_at), null
  from (
-   (select key, company_id, enabled, rollout_percentage from public.feature_flags order by key, company_id {{at_most}})
-   except select key, company_id, enabled, rollout_percentage from public.feature_flags_status
- ) hidden);
+   (select key, company_id, enabled, rollout_percentage, description, updated_at from public.feature_flags order by key, company_id {{at_most}})
+   except select key, company_id, enabled, rollout_percentage, description, updated_at from public.feature_flags_status
+ ) hidden)
+union all
+(select v.key, format('the view calls company %s %s; its name is %s', c.id, coalesce(quote_literal(v.company_name), 'nothing'), quote_literal(c.name)), null
+ from public.feature_flags_status v
+ join public.companies c on c.id = v.company_id and c.name <> coalesce(v.company_name, '')
+ limit 1000);
 
 -- seen:
 SELECT * FROM public.feature_flags_status WHERE key LIKE 'dlq%';

@@ -1,9 +1,10 @@
 -- id: sql/spot/sequences-ahead
--- claim: Every sequence that numbers audit rows, outbox rows or tasks is past the numbers in use, and does not start again.
+-- claim: Every sequence that numbers audit rows, outbox rows or tasks is past the numbers in use, and does not start again; 80 % of what
+--   the column holds is not used; and service and worker may use what computes the defaults of rows that they may insert.
 -- cost: After a restore a sequence lags behind its table: inserts collide with used ids and fail.
 -- severity: warn
 -- covers: N10
-with used(column_name, highest, lowest) as (
+with {{contract_tables}}, {{contract_parts}}, used(column_name, highest, lowest) as (
   -- as text: the ids of tasks may be UUIDs, which no sequence makes
   values ('public.audit_logs.id', (select t.id::text from public.audit_logs t order by t.id desc limit 1),
                                   (select t.id::text from public.audit_logs t order by t.id limit 1)),
@@ -38,7 +39,28 @@ where may_look and sign(seqincrement) * (coalesce(last_value, seqstart - sign(se
 union all
 select column_name, format('%s starts again after %s (CYCLE)', oid::regclass, seqmax), null
 from fed
-where seqcycle and seqmax < 1000000000000000;
+where seqcycle and seqmax < 1000000000000000
+union all
+-- whoever gives the number
+select n.column_name, format('%s is in use, and an %s holds %s at most', n.highest, k.type, k.most), null
+from numbered n
+join pg_attribute a on a.attrelid = n.attrelid and a.attnum = n.attnum
+join (values ('smallint', 32767), ('integer', 2147483647)) k(type, most) on k.type = format_type(a.atttypid, null)
+where n.highest::bigint > 0.8 * k.most and not exists (select from fed where fed.column_name = n.column_name)
+union all
+select format('%s.%s', a.attrelid::regclass, a.attname), format('%s may insert rows, and not use %s of their default', r.rolname, used.name), null
+from parts
+join pg_attrdef f on f.adrelid = parts.oid
+join pg_attribute a on a.attrelid = f.adrelid and a.attnum = f.adnum and a.attgenerated = ''
+join pg_roles r on r.rolname in ('replay_service', 'replay_worker') and has_any_column_privilege(r.oid, a.attrelid, 'INSERT')
+join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
+cross join lateral (
+  select s.oid::regclass::text as name from pg_class s
+  where d.refclassid = 'pg_class'::regclass and s.oid = d.refobjid
+    and case when s.relkind = 'S' then not has_sequence_privilege(r.oid, s.oid, 'USAGE, UPDATE') end
+  union all
+  select p.oid::regprocedure::text from pg_proc p
+  where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and not has_function_privilege(r.oid, p.oid, 'EXECUTE')) used;
 
 -- seen:
 select (select count(*) from (select from public.audit_logs limit 100) a)

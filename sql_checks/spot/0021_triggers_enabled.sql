@@ -1,17 +1,34 @@
 -- id: sql/spot/triggers-enabled
 -- claim: No trigger on a table of the contract is switched off, emptied or restricted so that it misses writes, none that
---    keeps the trail or the budgets makes exceptions by a setting or a role, and no rule does more than the statement says.
+--    keeps the trail makes exceptions, nor one of the budgets by a setting or a role, and no rule does more than the statement says.
 -- cost: A rule of the schema is silently not enforced, or an unknown one is.
 -- severity: warn
 -- reads: catalogue
 -- covers: I09
 with {{contract_tables}}, {{contract_parts}}, {{unfit_triggers}}, guards as (
-  select t.*, t.body ~ ('\m(if|elsif|elseif|when)\M' || inner_part || asked)
-              -- one more reason to refuse a budget is no exception
-              and (t.tgrelid = to_regclass('public.audit_logs')
-                or t.body ~ (asked || inner_part || '\mthen\s+return\M') or t.body ~ ('used' || inner_part || asked)) as is_conditional
+  select t.*, case when t.tgrelid = to_regclass('public.audit_logs') then
+                -- where each branch refuses, the statement alone may say with which words
+                not (flat.body ~ '^((?!\m(return|if|case)\M).)*\mraise\M'
+                  or flat.body !~ '\m(if|case)\M' and t.body !~ (conditions || inner_part || '\m(old|new)\M')
+                     and t.body !~ (conditions || inner_part || asked) and (t.code ~ '\melse\s+raise\M' or not exists (
+                       select from (values (8, '''delete'''), (16, '''update'''), (32, '''truncate''')) named(bit, word)
+                       where t.tgtype::int & bit <> 0 and strpos(t.code, word) = 0)))
+              else t.body ~ (conditions || inner_part || asked)
+                -- one more reason to refuse a budget is no exception
+                and (t.body ~ (asked || inner_part || '\mthen\s+return\M') or t.body ~ ('used' || inner_part || asked)) end as is_conditional
   from trigger_bodies t
-  cross join (values ('\m(current_setting|current_user|session_user|pg_has_role)\M', '((?!\mthen\M)[^;])*')) patterns(asked, inner_part)
+  cross join (values ('\m(if|elsif|elseif|when)\M', '\m(current_setting|current_user|session_user|pg_has_role)\M',
+                      '((?!\mthen\M)[^;])*')) patterns(conditions, asked, inner_part)
+  -- branches that give nothing back are left out, the inner ones first; before a row, NULL refuses; an UPDATE may change nothing
+  cross join lateral (
+    with recursive folded(body, depth) as (
+      select regexp_replace(case when t.tgtype::int & 3 = 3 then regexp_replace(t.body, '\mreturn\s+null\M', 'raise', 'g') else t.body end,
+                            '\m(new|old)\s+is\s+not\s+distinct\s+from\s+(new|old)\s+then\s+return\M', '', 'g'), 0
+      union all
+      select regexp_replace(body, '\m(if|case)\M((?!\m(if|case|return)\M).)*?\mend\s+(if|case)\M', '', 'g'), depth + 1
+      from folded where depth < 5
+    )
+    select body from folded order by depth desc limit 1) flat
   where t.tgenabled in ('O', 'A') and t.body ~ '\mraise\M'
     and (t.tgrelid = to_regclass('public.audit_logs') and t.tgtype::int & 4 = 0
       or t.tgrelid = to_regclass('public.replay_budgets') and t.tgtype::int & 16 <> 0)
@@ -30,7 +47,11 @@ join parts on t.tgrelid = parts.oid
 where t.tgrelid <> to_regclass('public.audit_logs') or t.tgtype::int & 4 <> 0
 union all
 -- any session can change a setting, or take a role
-select t.tgrelid::regclass::text, format('trigger %s asks who it is, or what is set, before it refuses', t.tgname), pg_get_triggerdef(t.oid)
+select t.tgrelid::regclass::text,
+       format('trigger %s %s before it refuses', t.tgname,
+              case when t.tgrelid = to_regclass('public.audit_logs') then 'lets statements or rows through by a condition'
+                   else 'asks who it is, or what is set,' end),
+       pg_get_triggerdef(t.oid)
 from guards t
 where t.is_conditional and not exists (
   select from guards other where not other.is_conditional and other.tgrelid = t.tgrelid and other.tgtype::int & t.tgtype::int & 56 = t.tgtype::int & 56

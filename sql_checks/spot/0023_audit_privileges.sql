@@ -10,16 +10,20 @@ with recursive trail as (
   union
   select i.inhrelid from trail join pg_inherits i on i.inhparent = trail.oid
 )
-select format('%s on %s', r.rolname, trail.oid::regclass) as subject,
-       format('holds %s', p) as detail,
+select distinct format('%s on %s', r.rolname, trail.oid::regclass) as subject,
+       format('holds %s', p) || case when not pg_has_role(r.oid, o.oid, 'USAGE') then format(' once it is %s (SET ROLE)', o.rolname) else '' end as detail,
        null::text as witness
 from pg_roles r
+-- itself, and whoever it may become
+join pg_roles o on pg_has_role(r.oid, o.oid, 'MEMBER') and not o.rolsuper
 cross join trail
 cross join unnest(array['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) p
 where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon')
   and not r.rolsuper
   -- a right on one column is one
-  and case when p = 'UPDATE' then has_any_column_privilege(r.oid, trail.oid, p) else has_table_privilege(r.oid, trail.oid, p) end
+  and case when p = 'UPDATE' then has_any_column_privilege(o.oid, trail.oid, p) else has_table_privilege(o.oid, trail.oid, p) end
+  -- who is the owner, sql/spot/service-roles and no-role-escape say
+  and not pg_has_role(o.oid, (select relowner from pg_class where pg_class.oid = trail.oid), 'MEMBER')
 union all
 select f.oid::regprocedure::text, format('%s may call it: it switches off what guards the trail', r.rolname), f.prosrc
 from pg_proc f

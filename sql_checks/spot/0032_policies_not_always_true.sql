@@ -81,7 +81,7 @@ with recursive {{tenant_tables}}, expressions as materialized (
   cross join lateral (
     select regexp_replace(b.part, '''[^'']*''|::[a-z ]+', '', 'g') as code,
            (select (parse_ident(c.tenant))[3] from contract c where to_regclass(c.name) = e.polrelid) as tenant) x
-  where e.shows and not e.has_fleet_rows and x.tenant is not null
+  where e.shows and x.tenant is not null
     and x.code !~* '\m(select|jwt|auth|user|role|current_(?!timestamp|date|time)\w+|session_user|pg_has_role|case)\M'
     and not exists (select from regexp_matches(x.code, '(\w+)\(', 'g') called(names)
                     where lower(names[1]) <> 'coalesce'

@@ -68,15 +68,18 @@ from (
       from contract
       join pg_class c on c.oid = to_regclass(contract.name)
       join pg_namespace n on n.oid = c.relnamespace
-      -- the tables of another schema may have the same names: elsewhere a table counts by its schema's name, too
+      -- the tables of another schema may have the same names: elsewhere a table counts by its schema's name, too, or where
+      -- the caller's path finds it
       cross join lateral (
-        select case when p.is_near or exists (
-                      select from unnest(p.proconfig) s where s ~ ('^search_path=.*\m' || n.nspname || '\M'))
-                    then '(\S+\.)?' else n.nspname || '"?\.' end
-               || '"?' || regexp_replace(c.relname, '\W', '.', 'g') || '\M') w (word)
+        select p.is_near or exists (select from unnest(p.proconfig) s where s ~ ('^search_path=.*\m' || n.nspname || '\M')) as is_found,
+               not exists (select from unnest(p.proconfig) s where s like 'search\_path=%') as is_asked) path
+      cross join lateral (
+        select case when not path.is_found and path.is_asked then '(from|join)\s+' else '' end as first,
+               case when path.is_found then '(\S+\.)?' else '(' || n.nspname || '"?\.)' || case when path.is_asked then '?' else '' end end
+               || '"?' || regexp_replace(c.relname, '\W', '.', 'g') || '\M' as word) w
       where contract.tenant is not null and (
         -- who the companies are may stand in a directory
-        p.gives_rows and contract.name <> 'public.companies' and p.body ~ ('\m' || w.word)
+        p.gives_rows and contract.name <> 'public.companies' and p.body ~ ('\m' || w.first || w.word)
         or p.body ~* ('\m(insert\s+into|update|delete\s+from|merge\s+into|truncate)\s+((table|only)\s+)*"?' || w.word)))
   ), reached as (
     select oid as caller, oid, code, 0 as calls from open

@@ -5,10 +5,12 @@
 -- reads: catalogue
 -- covers: J24
 with {{tenant_tables}}
-select t.name as subject, format('%s holds TRUNCATE', r.rolname) as detail, t.relacl::text as witness
+select distinct t.name as subject, format('%s holds TRUNCATE', r.rolname) as detail, t.relacl::text as witness
 from tenant_tables t
 join pg_roles r on r.rolname in ('authenticated', 'anon') and not r.rolsuper
-where has_table_privilege(r.oid, t.oid, 'TRUNCATE');
+-- itself, or once it is another role (SET ROLE)
+join pg_roles o on pg_has_role(r.oid, o.oid, 'MEMBER') and not o.rolsuper
+where has_table_privilege(o.oid, t.oid, 'TRUNCATE');
 
 -- seen:
 with {{tenant_tables}}

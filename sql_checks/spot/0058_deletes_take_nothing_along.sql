@@ -1,13 +1,14 @@
 -- id: sql/spot/deletes-take-nothing-along
--- claim: No foreign key deletes events, runs, dead letters, effects or audit rows by cascade, or turns a tenant's flag or pause into a global one (ON DELETE SET NULL).
+-- claim: No foreign key deletes events, runs, dead letters, effects or audit rows by cascade, or turns a tenant's flag or pause into a global one
+--   (ON DELETE SET NULL); and no trigger deletes what still waits.
 -- cost: Deleting old runs deletes waiting events; or a tenant is deleted, and its flag is on for all.
 -- severity: warn
 -- reads: catalogue
 -- covers: K06 H06
-with guarded (table_name, actions, but) as (
+with {{contract_tables}}, {{contract_parts}}, {{trigger_bodies}}, guarded (table_name, actions, but) as (
   -- a tenant that is deleted may take its own rows along, but for its audit trail; a null company means everybody
   values ('public.feature_flags', '{n,d}'::"char"[], null), ('public.agent_controls', '{n,d}', null),
-         ('public.audit_logs', '{c,n,d}', null), ('public.events', '{c}', 'public.companies'),
+         ('public.audit_logs', '{c,n,d}', null), ('public.audit_heads', '{c}', null), ('public.events', '{c}', 'public.companies'),
          ('public.replay_runs', '{c}', 'public.companies'), ('public.event_outbox', '{c}', 'public.companies'),
          ('public.agent_tasks', '{c}', 'public.companies'), ('public.dead_letter_queue', '{c}', 'public.companies')
 )
@@ -17,7 +18,18 @@ select format('%s constraint %s', c.conrelid::regclass, c.conname) as subject,
        pg_get_constraintdef(c.oid) as witness
 from guarded g
 join pg_constraint c on c.conrelid = to_regclass(g.table_name) and c.contype = 'f' and c.confdeltype = any(g.actions)
-where c.confrelid is distinct from to_regclass(g.but);
+where c.confrelid is distinct from to_regclass(g.but)
+union all
+select format('%s trigger %s', t.tgrelid::regclass, t.tgname), format('deletes from %s, whatever waits there', waiting.name), pg_get_triggerdef(t.oid)
+from trigger_bodies t
+join parts on parts.oid = t.tgrelid and parts.name <> 'public.companies'
+join (values ('public.event_outbox', array['public.event_outbox.processed_at', 'public.event_outbox.dead_at']),
+             ('public.dead_letter_queue', array['public.dead_letter_queue.status'])) waiting(name, finished)
+  on t.body ~ ('\mdelete\s+from\s+(only\s+)?(\w+\.)?"?' || lower((parse_ident(waiting.name))[2]) || '\M')
+where t.tgenabled in ('O', 'A') and to_regclass(waiting.name) is not null
+  -- what is finished may be cleared away, and what is deleted may be put elsewhere
+  and not exists (select from unnest(waiting.finished) f where t.body ~ ('\m' || lower((parse_ident(f))[3]) || '\M'))
+  and t.body !~ '\minsert\s+into\M';
 
 -- seen:
 select count(*) as seen from pg_attribute

@@ -4,21 +4,25 @@
 -- severity: page
 -- covers: K04 K05
 with tenants as materialized (
-  select t.company_id,
+  select t.company_id, switched.at as switched_at,
          public.is_feature_enabled('outbox.enabled', t.company_id)
          and not exists (select from public.agent_controls a
-                         where a.agents_paused and (a.company_id is null or a.company_id = t.company_id))
-         -- what was held until now is on its way
-         and not exists (select from public.agent_controls a
-                         where a.updated_at between now() - interval '5 minutes' and now() and (a.company_id is null or a.company_id = t.company_id))
-         and not exists (select from public.feature_flags f
-                         where f.key = 'outbox.enabled' and f.updated_at between now() - interval '5 minutes' and now()
-                           and (f.company_id is null or f.company_id = t.company_id)) as is_on
+                         where a.agents_paused and (a.company_id is null or a.company_id = t.company_id)) as is_on,
+         -- what was held until now is on its way, unless a worker took it and others of the tenant were delivered since: in these minutes
+         case when switched.at is not null then array(
+           select distinct date_trunc('minute', p.processed_at) from public.event_outbox p
+           where p.company_id = t.company_id and p.processed_at between now() - interval '1 day' and switched.at) end as delivered
   from (select distinct company_id from public.event_outbox where processed_at is null and dead_at is null) t
+  cross join lateral (
+    select max(s.updated_at) as at
+    from (select company_id, updated_at from public.agent_controls
+          union all select company_id, updated_at from public.feature_flags where key = 'outbox.enabled') s
+    where s.updated_at between now() - interval '5 minutes' and now() and (s.company_id is null or s.company_id = t.company_id)) switched
 ), late as (
   select o.*
   from public.event_outbox o
   join tenants t on t.company_id = o.company_id
+  cross join lateral (select coalesce(greatest(o.claimed_until, o.next_attempt_at), o.inserted_at) as at) due
   cross join (
     -- behind a backlog, an event waits for its turn like all others
     select case when count(*) > 1000 then interval '1 hour' else interval '5 minutes' end as patience
@@ -26,7 +30,8 @@ with tenants as materialized (
   ) p
   where o.processed_at is null and o.dead_at is null
     and (o.claimed_until > now() + interval '1 day' or o.next_attempt_at > now() + interval '1 year'
-      or t.is_on and coalesce(greatest(o.claimed_until, o.next_attempt_at), o.inserted_at) < now() - p.patience)
+      or t.is_on and due.at < now() - p.patience
+         and (t.switched_at is null or o.claimed_until is not null and (select count(*) >= 5 from unnest(t.delivered) minute where minute > due.at)))
 )
 select format('outbox row %s', id) as subject,
        case when claimed_until > now() + interval '1 day' then format('claimed until %s: more than a day ahead', claimed_until)

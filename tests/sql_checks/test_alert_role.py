@@ -39,3 +39,23 @@ def test_a_partitioned_table_has_the_rows_of_its_partitions(planted: PlantedSess
     (sample,) = measure(RULES["alert-role-sees-rows"], planted.planted).samples
     assert "agent_tasks" in str(sample.witness), sample
     assert "agent_tasks" in planted.blindness
+
+
+@pytest.mark.parametrize(
+    ("shown", "blind"),
+    [
+        ("status <> 'pending'", True),
+        ("public.is_drill_company(company_id)", True),
+        ("company_id is not null", False),
+        ("current_user = 'replay_gate' or company_id = (auth.jwt() ->> 'company_id')::uuid", False),
+    ],
+)
+def test_a_policy_of_the_row_alone_hides_rows(shown: str, blind: bool, planted: PlantedSession) -> None:
+    """Few hidden rows, or no statistics, make the login blind; who is asked for may see all."""
+    for statement in (
+        "drop policy replay_gate_sees_all on public.dead_letter_queue",
+        f"create policy shown on public.dead_letter_queue for select to replay_gate using ({shown})",
+        "set local role replay_gate",
+    ):
+        planted.planted.execute(statement.encode())
+    assert ("dead_letter_queue" in planted.blindness) is blind

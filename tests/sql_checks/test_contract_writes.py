@@ -74,6 +74,10 @@ select coalesce((select enabled and public.feature_bucket($1, $2) < rollout_perc
 where f.key = $1 and {0}), $1 = 'dlq.replay.budget_control') $$"""
 """Knows the rows of everybody alone, or those that its caller may see."""
 DEFINER = "language sql stable security definer"
+INVERTED = DECIDED.replace("< rollout_percentage", "* sign(50 - f.rollout_percentage) < rollout_percentage").format(
+    "(f.company_id is null or f.company_id = $2) order by f.company_id nulls last limit 1", DEFINER
+)
+"""Right up to 50 %: above it, everybody has the flag."""
 VERSIONED = """drop trigger feature_flags_touch on feature_flags;
 create trigger added before insert on feature_flags for each row execute function feature_flags_touch();
 create trigger changed before update on feature_flags for each row when ({})
@@ -155,6 +159,7 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         ("alter table audit_logs add check (length(metadata::text) < 500) not valid", TAKEN),
         ("delete from events; create unique index on events (company_id, aggregate_key)", TAKEN),
         (ONE_OF_A_KEY, TAKEN),
+        ("delete from event_outbox; create unique index on event_outbox (event_id) where processed_at is null", TAKEN),
         (REOPENED, TAKEN),
         (DISCARDED.format("old.created_at < now() - interval '30 days'"), TAKEN),
         (DISCARDED.format("new.retry_count >= 5"), TAKEN),
@@ -190,6 +195,11 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (VERSIONED.format("old.rollout_percentage is distinct from new.rollout_percentage"), TAKEN),
         (VERSIONED.format("(old.enabled, old.rollout_percentage) <> (new.enabled, new.rollout_percentage)"), TAKEN),
         (GUARD.format("tg_op = 'UPDATE' and new.actor = old.actor and new.hash = old.hash"), TAKEN),
+        (GUARD.format("tg_op = 'DELETE' and old.action = 'dlq_replay_refused'"), TAKEN),
+        (GUARD.format("old.scope = 'all'"), TAKEN),
+        (GUARD.format("to_jsonb(new) - 'actor' = to_jsonb(old) - 'actor'"), TAKEN),
+        (DECIDED.format("(f.company_id is null or f.company_id = $2) order by enabled desc limit 1", DEFINER), TAKEN),
+        (INVERTED, TAKEN),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
         (f"{TEXT_MONTH}; {SAME_MONTH}", BUDGET),
