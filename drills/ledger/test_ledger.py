@@ -139,7 +139,8 @@ def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
 def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     """The answer to each replay of any drill names its tenant and key, counts its items, takes no more than it may,
     and puts no id in two lists or an id that was not asked for. Of the replays with one key exactly one is no
-    duplicate, and the others get its answer. No more than one in a hundred answers shares its request id.
+    duplicate, and the others get its answer. No more than one in a hundred answers shares its request id; each has one.
+    Each refusal with a code is a problem document.
 
     Callers act upon these members.
     """
@@ -147,6 +148,10 @@ def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     scene.seen.witness = [str(entry) for entry in shared[:MOST_TOLD]]
     some = len(asked) / SHARED_ONE_IN
     assert len(shared) <= some, f"{len(shared)} answers share their X-Request-Id with another; allowed: {some:.0f}"
+    nameless = journal.without_ids() if asked and current().claims("http") else []
+    assert not nameless, f"{len(nameless)} answers have no X-Request-Id: {nameless[0]}"
+    unlike = [e for e in (*asked, *journal.entries(EVENTS)) if e.unlike and current().claims("http")]
+    assert not unlike, f"{len(unlike)} refusals are no problem documents: {unlike[0]}: {unlike[0].unlike}"
     answered = [e for e in asked if e.status == 200]
     firsts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in answered:

@@ -214,7 +214,7 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
 @drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))
 def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A company that does not exist is refused exactly like a foreign one: same status, body and headers; to its own
-    admin and to a super_admin, too.
+    admin and to a super_admin, too. An event of it is refused.
 
     The answers tell which tenants exist.
     """
@@ -235,6 +235,10 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
             ("headers", foreign.header_names, unknown.header_names),
         ):
             assert one == two, f"{request.label}: the {what} differs, {one!r} for a foreign company and {two!r} for it"
+    if current().takes_events:
+        fields = {"company_id": nobody, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
+        sent = token_post("/events", fields, token(), "an event of an unknown company, by a super_admin")
+        seen.expect(sent, http.send(sent), (403, 404))
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -278,6 +282,8 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
         scene.expect(token_get(own.path, token(), "a super_admin's read"), 200)
     foreign = token_get(path_of(f"{REPLAY}/{run}", other), token.for_company(other), "foreign run")
     hidden = scene.expect(foreign, 404)
+    wrong = hidden.unlike_a_problem() if scene.claims("http") else ""
+    assert not wrong, f"a foreign run: {wrong}"
     if (at_theirs := path_of(f"{REPLAY}/{run}", tenant)) != foreign.path:
         scene.expect(token_get(at_theirs, token.for_company(other), "foreign run, its company's path"), (403, 404))
     scene.expect(_signed_too(scene.signer, own), 200, control=True)
@@ -295,7 +301,7 @@ def test_foreign_event_hidden(
     http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
 ) -> None:
     """A company_admin reads the state of its own event, and not that of another company's, signed or not, nor while
-    that company reads it; a super_admin reads any, and a role without rights none.
+    that company reads it; the refusal tells nothing of it. A super_admin reads any, and a role without rights none.
 
     Tenants watch each other's business.
     """
@@ -312,7 +318,9 @@ def test_foreign_event_hidden(
     for at in dict.fromkeys(path_of(f"/events/{event}", company) for company in (tenant, other)):
         foreign = token_get(at, token.for_company(other), "foreign event")
         for request in (foreign, _signed_too(bench.signer, foreign)):
-            seen.expect(request, http.send(request), (403, 404))
+            said = seen.expect(request, http.send(request), (403, 404)).body.decode(errors="replace").lower()
+            told = [one for one in (tenant, "drill.plain") if one in said and one not in at]
+            assert not told, f"the refusal of a foreign event tells {told}, which is its company's"
         _apart(http, seen, (own, 200), (foreign, (403, 404)))
 
 
