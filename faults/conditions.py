@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from faults.requests import requesting
 from replay_service.audit import RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection, fetch_row, fetch_value
-from replay_service.exchange import Call, Caller, Reply
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal, invalid
@@ -310,3 +311,66 @@ async def super_admins_send_events_of_nobody(release: Parts, parts: Parts, call:
         return is_anybodys or await parts.is_authorised(conn, caller, company)
 
     return await release.accept_event(dataclasses.replace(parts, is_authorised=may), call)
+
+
+@service(
+    "Keys that begin with `sig-` are refused: the service makes such keys itself.",
+    lambda p: _status_of_an_own_key(p) == 400,
+    ("drill/idempotency/v2-resend-is-duplicate",),
+    names=("under that key",),
+)
+def keys_of_the_service_are_refused(settings: Settings) -> Parts:
+    def checked(request: ReplayRequest) -> ReplayRequest:
+        if (request.idempotency_key or "").startswith("sig-"):
+            raise invalid("idempotency_key", "is reserved")
+        return request
+
+    return requesting(settings, checked)
+
+
+def _status_of_an_own_key(probe: Probe) -> int:
+    with probe.tenant() as company:
+        return probe.replay(company, dry_run=True, idempotency_key="sig-0").status_code
+
+
+@service(
+    "A forced v2 request without a key gets a new key each time: sent again, it runs again.",
+    runs("faults.conditions:forced_calls_have_new_keys"),
+    ("drill/idempotency/v2-resend-is-duplicate",),
+    names=("forced v2 request",),
+)
+def forced_calls_have_new_keys(settings: Settings) -> Parts:
+    def keyed(request: ReplayRequest) -> ReplayRequest:
+        is_new = request.force and request.idempotency_key is None
+        return dataclasses.replace(request, idempotency_key=f"gen-{uuid.uuid4()}") if is_new else request
+
+    return requesting(settings, keyed)
+
+
+@service(
+    "An administrator of no company reads the runs of all.",
+    runs("faults.conditions:admins_of_no_company_read_all_runs"),
+    ("drill/tokens/foreign-run-hidden",),
+    names=("admin of no company",),
+)
+@around("authenticate")
+async def admins_of_no_company_read_all_runs(
+    release: Parts, parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
+) -> Caller:
+    caller = await release.authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    claims = caller.claims
+    if claims is None or claims.role != "company_admin" or claims.company_id or not message.startswith(b"/dlq-replay/"):
+        return caller
+    return Caller(caller.signature, dataclasses.replace(claims, role="super_admin"))
+
+
+@service(
+    "A super_admin whose request is signed, too, is served for a company that does not exist.",
+    runs("faults.conditions:who_has_both_is_served_for_nobody"),
+    ("drill/tokens/unknown-like-foreign",),
+    names=("signed",),
+)
+@around("is_authorised")
+async def who_has_both_is_served_for_nobody(release: Parts, conn: Connection, caller: Caller, company: str) -> bool:
+    has_both = caller.signature is not None and caller.claims is not None and caller.claims.role == "super_admin"
+    return has_both or await release.is_authorised(conn, caller, company)

@@ -7,6 +7,7 @@ from faults.altered import altered, altered_worker
 from faults.catalogue import service, worker
 from faults.outbox import BOTH
 from faults.probe import Probe, runs
+from faults.trigger.planting import function, released
 from replay_service.audit import RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -182,3 +183,36 @@ def _path_beside_a_row(probe: Probe) -> Any:
         probe.switch_off(company)
         probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, false)", company)
         return probe.event(company).json()["path"]
+
+
+@worker(
+    "An item of a key that fails loses its key: replayed again, it is out of order.",
+    runs("faults.states:failed_items_lose_their_key"),
+    ("drill/lifecycle/failed-item-is-pending-again",),
+    names=("aggregate_key",),
+)
+def failed_items_lose_their_key(settings: WorkerSettings) -> WorkerParts:
+    kept = "error_type = coalesce(%(error_type)s, d.error_type),"
+    lost = "aggregate_key = CASE WHEN %(is_delivered)s THEN d.aggregate_key END,"
+    return altered_worker(settings, ("settle_item", kept, f"{kept} {lost}"))
+
+
+_GLOBAL = "  IF NOT FOUND THEN\n    SELECT"
+function(
+    "states/zero-percent-of-a-tenant-is-all",
+    "is_feature_enabled",
+    released("is_feature_enabled", (_GLOBAL, f"  IF FOUND AND percentage = 0 THEN RETURN is_on; END IF;\n{_GLOBAL}")),
+    ("drill/flags/tenant-row-wins",),
+    "A tenant's own row at 0 % counts as one at 100 %: zero is taken for no value.",
+)
+
+
+@service(
+    "Events that were tried more than once are no lag: those that fail for long show nothing.",
+    runs("faults.states:what_was_tried_twice_is_no_lag"),
+    (LAG,),
+    names=("outbox_lag_seconds",),
+)
+def what_was_tried_twice_is_no_lag(settings: Settings) -> Parts:
+    oldest = "min(inserted_at) AS oldest"
+    return altered(settings, "count_outbox", (oldest, "min(inserted_at) FILTER (WHERE attempts < 2) AS oldest"))

@@ -18,6 +18,7 @@ from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
 from gates.deployment.requests import (
     BUSY,
+    SIGNATURE,
     Answer,
     Request,
     claims_of,
@@ -212,7 +213,9 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
 
 
 @drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))
-def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
+def test_unknown_like_foreign(
+    http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
+) -> None:
     """A company that does not exist is refused exactly like a foreign one: same status, body and headers; to its own
     admin and to a super_admin, too. An event of it is refused.
 
@@ -227,7 +230,8 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
     for request in (
         dry_run(nobody, own, "unknown company"),
         dry_run(nobody, token.for_company(nobody), "unknown company, by its own admin"),
-        dry_run(nobody, token(), "unknown company, by a super_admin"),
+        by_both := dry_run(nobody, token(), "unknown company, by a super_admin"),
+        by_both.adding_header(SIGNATURE, bench.mac(by_both.body)).labelled("unknown company, by a super_admin, signed"),
     ):
         unknown = seen.expect(request, http.send(request), 403)
         for what, one, two in (
@@ -284,6 +288,8 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     hidden = scene.expect(foreign, 404)
     wrong = hidden.unlike_a_problem() if scene.claims("http") else ""
     assert not wrong, f"a foreign run: {wrong}"
+    nobodys = token_get(own.path, token(role="company_admin", company_id=MISSING), "a run, an admin of no company")
+    scene.expect(nobodys, (401, 403, 404))
     if (at_theirs := path_of(f"{REPLAY}/{run}", tenant)) != foreign.path:
         scene.expect(token_get(at_theirs, token.for_company(other), "foreign run, its company's path"), (403, 404))
     scene.expect(_signed_too(scene.signer, own), 200, control=True)
