@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import psycopg
 from starlette.types import Message, Receive
 
 from faults.altered import around
@@ -133,3 +134,18 @@ async def limited_dry_runs_have_no_retry_after(release: Parts, parts: Parts, cal
         if refusal.code == "rate_limited" and read_replay(call.body).dry_run:
             del refusal.headers["retry-after"]
         raise
+
+
+@service(
+    "A read that the database refuses quotes the database.",
+    runs("faults.answers:reads_quote_the_database"),
+    ("drill/ledger/no-error-shows-insides",),
+    names=("shows",),
+    production=False,
+)
+@around("read_run")
+async def reads_quote_the_database(release: Parts, parts: Parts, call: Call, signed_path: bytes, run_id: str) -> Reply:
+    try:
+        return await release.read_run(parts, call, signed_path, run_id)
+    except psycopg.Error as error:
+        raise Refusal("internal_error", f"The run could not be read: {error}") from error
