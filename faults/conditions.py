@@ -16,7 +16,7 @@ from replay_service.database import Connection, fetch_row, fetch_value
 from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.idempotency import Run
 from replay_service.parts import Parts
-from replay_service.problems import Refusal, invalid
+from replay_service.problems import Refusal, invalid, unauthenticated
 from replay_service.settings import Settings
 from replay_service.strict_json import parse
 from replay_service.validation import REPLAY_FIELDS, EventRequest, ReplayRequest, read_replay
@@ -157,34 +157,6 @@ def _told_of_an_event(probe: Probe) -> bool:
         event = probe.event(company).json()["event_id"]
         token = probe.token({"role": "company_admin", "company_id": other})
         return company in probe.get(f"/events/{event}", **probe.as_token(token)).text
-
-
-@service(
-    "Replays with a token are not counted.",
-    lambda p: _counted(p) == 0,
-    ("drill/observability/replays-are-counted",),
-    names=("replay_requests_total",),
-)
-@around("replay")
-async def replays_of_tokens_are_not_counted(release: Parts, parts: Parts, call: Call) -> Reply:
-    reply = await release.replay(parts, call)
-    if any(name == b"authorization" for name, _ in call.headers):
-        parts.metrics.replays.add(reply.outcome, amount=-1)
-    return reply
-
-
-def _counted(probe: Probe) -> float:
-    """By how much a replay with a token raises the counter."""
-    with probe.tenant() as company:
-        body = json.dumps({"company_id": company, "dry_run": True}).encode()
-        before = _replays(probe)
-        probe.send(body, probe.as_token(probe.token({"role": "company_admin", "company_id": company})))
-        return _replays(probe) - before
-
-
-def _replays(probe: Probe) -> float:
-    lines = probe.get("/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("replay_requests_total"))
 
 
 @service(
@@ -374,3 +346,30 @@ async def admins_of_no_company_read_all_runs(
 async def who_has_both_is_served_for_nobody(release: Parts, conn: Connection, caller: Caller, company: str) -> bool:
     has_both = caller.signature is not None and caller.claims is not None and caller.claims.role == "super_admin"
     return has_both or await release.is_authorised(conn, caller, company)
+
+
+@service(
+    "The v2 signature of a body with letters beyond ASCII is refused.",
+    runs("faults.conditions:letters_beyond_ascii_cannot_be_signed"),
+    ("drill/authentication/v2-past-tolerated",),
+    names=("beyond ASCII",),
+)
+@around("signature_check")
+def letters_beyond_ascii_cannot_be_signed(release: Parts, header: bytes, message: bytes, *more: Any) -> Any:
+    return release.signature_check(header, message, *more) if message.isascii() or b"v2=" not in header else None
+
+
+@service(
+    "A body over eight kilobytes with a token is refused as if it had none.",
+    runs("faults.conditions:large_bodies_need_a_signature"),
+    ("drill/http-surface/body-at-the-limit",),
+    names=("by token",),
+)
+@around("authenticate")
+async def large_bodies_need_a_signature(
+    release: Parts, parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
+) -> Caller:
+    caller = await release.authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    if len(message) > 8192 and caller.signature is None:
+        raise unauthenticated()
+    return caller
