@@ -238,6 +238,7 @@ def test_no_error_shows_insides(scene: Scene) -> None:
     failed = [answer.status for answer in answers if answer.status >= 500]
     due = 2 + current().shows_runs
     scene.seen.require(len(failed) == due, f"of {due} requests that the database refuses {len(failed)} ended in a 5xx")
+    scene.seen.control(f"{due} requests were refused by the database")
     shown = [f"{answer.status} shows {found[0]!r}" for answer in answers if (found := traces_in(answer.body))]
     scene.seen.witness = list(shown)
     scene.seen.count(len(answers))
