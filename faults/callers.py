@@ -12,7 +12,7 @@ from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import calling
 from replay_service.database import QUERIES, Connection
-from replay_service.exchange import Caller
+from replay_service.exchange import Call, Caller, Reply
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
@@ -253,3 +253,31 @@ def _serves_no_admin(probe: Probe) -> int:
     with probe.tenant() as company:
         caller = probe.as_token(probe.token({"role": "not_company_admin", "company_id": company}))
         return probe.send(json.dumps({"company_id": company, "dry_run": True}).encode(), caller).status_code
+
+
+@service(
+    "Replays with a token are not counted.",
+    lambda p: _counted_of_a_token(p) == 0,
+    ("drill/observability/replays-are-counted",),
+    names=("replay_requests_total",),
+)
+@around("replay")
+async def replays_of_tokens_are_not_counted_of_a_token(release: Parts, parts: Parts, call: Call) -> Reply:
+    reply = await release.replay(parts, call)
+    if any(name == b"authorization" for name, _ in call.headers):
+        parts.metrics.replays.add(reply.outcome, amount=-1)
+    return reply
+
+
+def _counted_of_a_token(probe: Probe) -> float:
+    """By how much a replay with a token raises the counter."""
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "dry_run": True}).encode()
+        before = _counted_replays(probe)
+        probe.send(body, probe.as_token(probe.token({"role": "company_admin", "company_id": company})))
+        return _counted_replays(probe) - before
+
+
+def _counted_replays(probe: Probe) -> float:
+    lines = probe.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("replay_requests_total"))

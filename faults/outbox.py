@@ -52,7 +52,7 @@ def failing(times: int = -1, **more: Any) -> dict[str, Any]:
     "The worker reads only `enabled` of a tenant's own flag row, not its percentage.",
     lambda p: _delivers_at_zero(p),
     ("drill/held/switched-off-is-not-delivered",),
-    names=("0 %",),
+    names=("left out at",),
 )
 def own_percentage_ignored(settings: WorkerSettings) -> WorkerParts:
     own = "SELECT f.enabled FROM public.feature_flags f WHERE f.key = 'outbox.enabled' AND f.company_id = t.company_id"

@@ -105,7 +105,8 @@ def test_every_secret_of_the_list(bench: Bench) -> None:
         for signature in {bench.signature(secret, body), sign_v2(secret, body, now)}:
             bench.accepted(bench.with_signature(signature, body, LATER))
         event = bench.event().body
-        events = [post("/events", event, (SIGNATURE, bench.signature(secret, event)), label=f"an event, {LATER}")]
+        signs = (bench.signature(secret, event), sign_v2(secret, event, now))
+        events = [post("/events", event, (SIGNATURE, sign), label=f"an event, {LATER}") for sign in signs]
         reads = [signed_get(path, secret, now, f"a read, {LATER}") for path in read_paths()]
         for request in (*events * current().takes_events, *reads):
             bench.accepted(request)

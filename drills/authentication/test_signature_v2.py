@@ -228,7 +228,7 @@ TOLERATED = [
 
 @cases("drill/authentication", TOLERATED, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
 def test_v2_tolerance(case: Case, bench: Bench) -> None:
-    """A v2 signature within its 300 s is accepted.
+    """A v2 signature within its 300 s is accepted; so is that of an event, or of a body beyond ASCII.
 
     Senders whose clocks differ by minutes are locked out.
     """
@@ -238,6 +238,11 @@ def test_v2_tolerance(case: Case, bench: Bench) -> None:
     answer = bench.http.send(request)
     _in_time(bench, since, as_due=let_in(answer))
     bench.accepted(request, answer)
+    bench.accepted(bench.signed_v2(bench.body(error_type="\u20ac"), label="beyond ASCII"))
+    if current().takes_events:
+        event = bench.event().body
+        signature = sign_v2(bench.signer.secret, event, bench.clock.now())
+        bench.accepted(post("/events", event, (SIGNATURE, signature), label="an event"))
 
 
 # --- GET /dlq-replay/{id} and /events/{id} -----------------------------------------------------------------------

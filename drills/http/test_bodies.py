@@ -12,6 +12,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
+from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import can_be_said, real_body
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.http.wire import WireDoor
@@ -21,7 +22,7 @@ from gates.text import foreign
 
 drill = partial(check, after=SIGNED, severity=Severity.WARN)
 
-BODY_LIMIT = 65_536
+BODY_LIMIT, MEBIBYTE = 65_536, 1 << 20
 EARLY_S = 1.0
 """A refusal that does not wait for the rest of a body comes sooner."""
 
@@ -32,22 +33,25 @@ def _padded(body: bytes, size: int) -> bytes:
 
 @drill("drill/http-surface/body-at-the-limit", where=Where.READ_ONLY, covers=("E14",))
 def test_body_at_the_limit(bench: Bench) -> None:
-    """A body of exactly 64 KiB is accepted.
+    """A body of exactly 64 KiB is accepted, by token too.
 
     The service enforces another limit than the documented one.
     """
-    bench.taken(bench.signed(_padded(bench.body(), BODY_LIMIT), "64 KiB"))
+    body = _padded(bench.body(), BODY_LIMIT)
+    bench.taken(bench.signed(body, "64 KiB"))
+    if bench.target.admin_jwt and current().claims("tokens"):
+        bench.taken(bench.with_token(bench.target.admin_jwt, body, "64 KiB, by token"))
 
 
 SIZES = [
     Case("body-over-the-limit", "A body of one byte more than 64 KiB is refused with 413.", BODY_LIMIT + 1),
-    Case("body-of-1-mebibyte", "A body of 1 MiB is read, dropped and refused with 413.", 1 << 20),
+    Case("body-of-1-mebibyte", "A body of 1 MiB is read, dropped and refused with 413.", MEBIBYTE),
 ]
 
 
 @cases("drill/http-surface", SIZES, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("E14",))
 def test_body_over_the_limit(case: Case, bench: Bench) -> None:
-    """A body over 64 KiB is refused, with an answer.
+    """A body over 64 KiB is refused, with an answer; so is an event of 1 MiB.
 
     Large bodies fill the memory of the service, or senders see a broken connection instead of the reason.
     """
@@ -55,6 +59,8 @@ def test_body_over_the_limit(case: Case, bench: Bench) -> None:
     wide = bench.body(error_type="\u20ac" * (BODY_LIMIT // 3 - 200))  # three bytes each: few characters
     for body in (bench.body(), wide):
         bench.refused(bench.signed(_padded(body, case.value), case.name), 413, "body_too_large")
+    if current().takes_events and case.value == MEBIBYTE:
+        bench.refused(bench.event(_padded(bench.event().body, MEBIBYTE)), 413, "body_too_large")
 
 
 @pytest.mark.waits(1)

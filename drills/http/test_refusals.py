@@ -70,18 +70,10 @@ def test_problem_documents(bench: Bench) -> None:
     for name, (request, status) in _refusals(bench).items():
         for sent in (request, request.with_header("Accept", BROWSER)):
             answer = bench.refused(sent.labelled(f"a refusal with {name}"), status)
-            _is_problem(name, answer, status)
+            wrong = answer.unlike_a_problem()
+            assert not wrong, f"{name}: {wrong}"
             due = CODES.get(status, answer.code)
             assert answer.code == due, f"{name}: code {answer.code!r}; due: {due!r}"
-
-
-def _is_problem(name: str, answer: Answer, status: int) -> None:
-    kind = (answer.header("content-type") or "").partition(";")[0].strip().lower()
-    assert kind == "application/problem+json", f"{name}: content type {kind!r}; due: application/problem+json"
-    document = answer.json()
-    missing = {"type", "title", "status", "detail", "code"} - set(document)
-    assert not missing, f"{name}: the problem document lacks {sorted(missing)}"
-    assert document["status"] == status, f"{name}: status member {document['status']!r}; due: {status}"
 
 
 @check(
@@ -96,33 +88,34 @@ def test_late_problem_documents(scene: Scene) -> None:
 
     A client that knows `rate_limited` by its code alone waits; one that must guess sends again at once.
     """
-    for code, status, answer in _late_refusals(scene):
-        _is_problem(code, answer, status)
+    for code, answer in _late_refusals(scene):
+        wrong = answer.unlike_a_problem()
+        assert not wrong, f"{code}: {wrong}"
         assert answer.code == code, f"{code}: code {answer.code!r}; due: {code!r}"
         scene.seen.count()
 
 
-def _late_refusals(scene: Scene) -> Iterator[tuple[str, int, Answer]]:
-    """One refusal of each later step, with the code and status that are due."""
+def _late_refusals(scene: Scene) -> Iterator[tuple[str, Answer]]:
+    """One refusal of each later step, with the code that is due."""
     company, refused = scene.company("a"), scene.company("b")
     if scene.claims("flags"):
         scene.set_flag(refused, REPLAY_FLAG, enabled=False)
-        yield "feature_disabled", 403, scene.replay(refused, 403, max=1)
+        yield "feature_disabled", scene.replay(refused, 403, max=1)
         scene.set_flag(refused, REPLAY_FLAG, enabled=True)
     if scene.claims("pause"):
         scene.pause(refused)
-        yield "agents_paused", 409, scene.replay(refused, 409, max=1)
+        yield "agents_paused", scene.replay(refused, 409, max=1)
         scene.pause(refused, on=False)
     if scene.claims("budgets"):
         scene.budget(refused, daily_limit=0)
-        yield "budget_exhausted", 429, scene.replay(refused, 429, "budget_exhausted", max=1)
+        yield "budget_exhausted", scene.replay(refused, 429, "budget_exhausted", max=1)
     key = str(uuid.uuid4())
     scene.run(company, max=1, idempotency_key=key)
-    yield "idempotency_key_reused", 422, scene.replay(company, 422, max=2, idempotency_key=key)
+    yield "idempotency_key_reused", scene.replay(company, 422, max=2, idempotency_key=key)
     for _ in range(current().limit("calls") - 2):
         scene.run(company, max=1)
-    yield "rate_limited", 429, scene.replay(company, 429, max=1)
-    yield "forbidden", 403, scene.replay(str(uuid.uuid4()), 403, max=1)
+    yield "rate_limited", scene.replay(company, 429, max=1)
+    yield "forbidden", scene.replay(str(uuid.uuid4()), 403, max=1)
 
 
 @drill("drill/http-surface/validation-names-the-field")
@@ -150,17 +143,15 @@ def test_validation_names_the_field(bench: Bench) -> None:
 
 @drill("drill/http-surface/request-ids", covers=("D14",))
 def test_request_ids(bench: Bench) -> None:
-    """Every answer has an X-Request-Id of its own.
+    """Every answer has an X-Request-Id of its own, also that of a page that anyone may read.
 
     Without it nobody finds the audit row of the request that a user reports.
     """
     bench.seen.control("accepted and refused requests alike")
-    plain = [(Request("GET", p), 200) for p in ("/healthz", "/version")]
-    found = []
-    if current().shows_runs:
-        plain.append((bench.signed_read(), 404))
-    for request, status in [*_refusals(bench).values(), *plain]:
-        found.append(bench.refused(request, status).request_ids)
+    read = [(bench.signed_read(), 404)] if current().shows_runs else []
+    found = [bench.refused(request, status).request_ids for request, status in [*_refusals(bench).values(), *read]]
+    pages = [bench.http.send(Request("GET", path)) for path in OPEN]
+    found += [page.request_ids for page in pages if page.status == 200]
     times = Counter(one for ids in found for one in {*ids})
     own = [ids for ids in found if ids and all(times[one] == 1 for one in ids)]
     bench.seen.value(len(own), len(found), "answers with ids of their own")

@@ -189,37 +189,44 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
 def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     """A captured v2 request without a key, sent again byte for byte, is a duplicate: its key is `sig-` and its MAC. A
     key added in its query or in a header, which no signature covers, gives it no second effect. One that a pause
-    refused is carried out when it is sent again after the pause.
+    refused is carried out when it is sent again after the pause, and then once, be it forced and its items named.
 
     An attacker who captures one request can repeat its effect for five minutes.
     """
-    scene.add_items(tenant, 4)
+    named = scene.add_items(tenant, 4)[3:]
     body = encode_body(replay_fields(tenant, max=2))
     request = signed_post_v2(REPLAY, body, bench.target.hmac_secret, bench.clock.now(), "v2 without a key")
     first = scene.expect(request, 200, control=True).json()
-    again = scene.expect(request, 200).json()
+    again = scene.expect(request, 200)
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after a re-send; allowed: 2"
-    assert again.get("duplicate") is True, "the re-send is not taken for a duplicate"
+    assert again.json().get("duplicate") is True, "the re-send is not taken for a duplicate"
+    marked = "Idempotent-Replayed" in current().lacking or again.header("idempotent-replayed") == "true"
+    assert marked, f"the re-send's Idempotent-Replayed is {again.header('idempotent-replayed')!r}; due: true"
     scene.reset_limit(tenant)
     for other in said_beside(request, idempotency_key=new_key()):
         scene.http.send(other)
         assert scene.replayed(tenant) == 2, f"{other.label}, sent again: {scene.replayed(tenant)} rows; allowed: 2"
     if scene.claims("pause"):
         scene.reset_limit(tenant)
-        body = encode_body(replay_fields(tenant, max=1))
+        body = encode_body(replay_fields(tenant, max=1, **scene.known(force=True, dlq_ids=named)))
         held = signed_post_v2(
             REPLAY, body, bench.target.hmac_secret, bench.clock.now(), "v2, refused by a pause before"
         )
         scene.pause(tenant)
         scene.expect(held, 409, "agents_paused")
         scene.pause(tenant, on=False)
-        assert scene.expect(held, 200).json().get("duplicate") is False, "what a pause refused is taken for done"
+        told = [scene.expect(held, 200).json().get("duplicate") for _ in range(2)]
+        assert told[0] is False, "what a pause refused is taken for done"
+        assert told[1] is True, "a forced v2 request of named items is not taken for a duplicate when it is sent again"
     mac = re.search(r"[0-9a-f]{64}", dict(request.headers)["X-Transbot-Signature"])
     if mac is None:
         return  # only of a signature in hex does the contract say how its key begins
     due = f"sig-{mac[0][:32]}"
     scene.seen.value(str(first.get("idempotency_key")), due)
     assert first.get("idempotency_key") == due, f"key {first.get('idempotency_key')!r}; due: {due!r}"
+    scene.reset_limit(tenant)
+    again_told = scene.replay(tenant, label="under that key", idempotency_key=due, max=2).json().get("duplicate")
+    assert again_told is True, "the same request under the key of the answer is not taken for a duplicate"
 
 
 @drill("drill/idempotency/v2-resend-beside-a-token", needs=("tenants", "mint"), covers=("A19", "A20"))

@@ -83,7 +83,8 @@ def test_ids_are_a_set(scene: Scene, tenant: str) -> None:
 
 @check("drill/idempotency/old-key-is-known", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D12",))
 def test_old_key_is_known(scene: Scene, tenant: str) -> None:
-    """A key whose run is two days old is still a key that was used: its request is a duplicate.
+    """A key whose run is two days old is still a key that was used: its request is a duplicate, and another is refused.
+    The run is still shown.
 
     A job that is retried after a weekend replays everything a second time.
     """
@@ -98,6 +99,9 @@ def test_old_key_is_known(scene: Scene, tenant: str) -> None:
     )
     again = scene.replay(tenant, label="two days later", idempotency_key=key, max=1).json()
     assert again.get("replay_run_id") == first.get("replay_run_id"), "the same request has started another run"
+    scene.replay(tenant, 422, "idempotency_key_reused", label="another, two days later", idempotency_key=key, max=2)
+    if current().shows_runs:
+        scene.seen.expect(*scene.get_run(str(first["replay_run_id"]), tenant), 200)
 
 
 @pytest.mark.rewrites

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, product, zip_longest
 from typing import Any
 
-from drills.workbench.credentials import REPLAY, Minter
+from drills.workbench.credentials import REPLAY
 from drills.workbench.journal import Journal
 from drills.workbench.rate_limit import Limit, admitted, client_addresses
 from drills.workbench.scene import Scene, new_key
@@ -130,7 +130,8 @@ class SweptTenant:
             self.swept.refused += 1
             return
         said = f"{_short(fields)} was answered {answer.status} {answer.code}".rstrip()
-        later = COUNTED[COUNTED.index(code) :] if code in COUNTED else ()
+        first = 0 if code == "rate_limited" else COUNTED.index(code) if code in COUNTED else len(COUNTED)
+        later = COUNTED[first:]
         passed = answer.status < 300 or answer.code in later
         (self.swept.admitted if passed else self.swept.odd).append(f"{said} where {code} was due")
 
@@ -277,6 +278,7 @@ def _refused_by_who_asks(made: SweptTenant) -> None:
         made.beside(own, foreign)
         made.open("forbidden", own)
         made.open("forbidden")
+    made.refused("invalid_request", key, changed={"surplus": 1})
     many = current().limit("batch") + 1
     for name, value in (("max", many), ("dlq_ids", [new_id("item") for _ in range(many)])):
         if name not in current().lacking:
@@ -287,7 +289,8 @@ def _refused_by_who_asks(made: SweptTenant) -> None:
     for _ in range(admitted()):
         made.send({"max": 1}, resets=False)
     before = len(made.swept.admitted)
-    made.refused("rate_limited", key, resets=False)
+    for changed in ({}, {"max": 2}):  # with the latter the key is reused
+        made.refused("rate_limited", key, resets=False, changed=changed)
     if len(client_addresses(limit.db, made.company)) > 1:
         del made.swept.admitted[before:]  # each address of ours has a limit of its own
     made.open("rate_limited")
@@ -322,10 +325,8 @@ def _refused_by_the_state(made: SweptTenant) -> None:
 
 def _token_of(scene: Scene, company: str, path: str = REPLAY) -> Sign | None:
     """Signs with a token of a company's administrator, where tokens can be minted."""
-    if not scene.target.jwt_secret or not scene.claims("tokens"):
-        return None
-    token = Minter(scene.target, scene.signer.clock.now).for_company(company)
-    return lambda fields: token_post(path, fields, token, "by token")
+    token = scene.token_of(company)
+    return (lambda fields: token_post(path, fields, token, "by token")) if token else None
 
 
 def _signed(scene: Scene, company: str) -> list[Sign]:

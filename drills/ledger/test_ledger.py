@@ -15,9 +15,12 @@ from drills.workbench.credentials import REPLAY
 from drills.workbench.database import query
 from drills.workbench.journal import EVENTS, Entry, Journal
 from drills.workbench.scene import LISTS, Scene
+from drills.workbench.traces import traces_in
 from drills.workbench.waiting import DUE_S
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
+from gates.deployment.ids import new_id
+from gates.deployment.requests import Answer
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, severity=Severity.WARN, phase="last")
@@ -139,7 +142,8 @@ def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
 def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     """The answer to each replay of any drill names its tenant and key, counts its items, takes no more than it may,
     and puts no id in two lists or an id that was not asked for. Of the replays with one key exactly one is no
-    duplicate, and the others get its answer. No more than one in a hundred answers shares its request id.
+    duplicate, and the others get its answer. No more than one in a hundred answers shares its request id; each has one.
+    Each refusal with a code is a problem document.
 
     Callers act upon these members.
     """
@@ -147,6 +151,10 @@ def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     scene.seen.witness = [str(entry) for entry in shared[:MOST_TOLD]]
     some = len(asked) / SHARED_ONE_IN
     assert len(shared) <= some, f"{len(shared)} answers share their X-Request-Id with another; allowed: {some:.0f}"
+    nameless = journal.without_ids() if asked and current().claims("http") else []
+    assert not nameless, f"{len(nameless)} answers have no X-Request-Id: {nameless[0]}"
+    unlike = [e for e in (*asked, *journal.entries(EVENTS)) if e.unlike and current().claims("http")]
+    assert not unlike, f"{len(unlike)} refusals are no problem documents: {unlike[0]}: {unlike[0].unlike}"
     answered = [e for e in asked if e.status == 200]
     firsts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in answered:
@@ -220,34 +228,42 @@ def test_no_answer_shows_insides(scene: Scene, journal: Journal) -> None:
 
 
 @drill("drill/ledger/no-error-shows-insides", after=SIGNED, where=Where.REFERENCE, covers=("O08", "O12"))
-def test_no_error_shows_insides(scene: Scene, journal: Journal) -> None:
-    """No answer to an event or a replay that the database refuses shows a stack trace, a connection string or a text of
-    the database.
+def test_no_error_shows_insides(scene: Scene) -> None:
+    """No answer to an event, a replay or a read of a run that the database refuses shows a stack trace, a connection
+    string or a text of the database.
 
     Unforeseen errors carry texts that nobody has chosen or reviewed.
     """
-    _refused_by_the_database(scene)
-    asked = [*journal.entries(REPLAY), *journal.entries(EVENTS)]
-    refused = [entry for entry in asked if entry.check == journal.check and entry.status >= 500]
-    scene.seen.require(len(refused) == 2, f"of an event and a replay {len(refused)} ended in a 5xx")
-    _judge(scene, refused, lambda entry: entry.shows and f"it shows {entry.shows!r}")
+    answers = _refused_by_the_database(scene)
+    failed = [answer.status for answer in answers if answer.status >= 500]
+    due = 2 + current().shows_runs
+    scene.seen.require(len(failed) == due, f"of {due} requests that the database refuses {len(failed)} ended in a 5xx")
+    scene.seen.control(f"{due} requests were refused by the database")
+    shown = [f"{answer.status} shows {found[0]!r}" for answer in answers if (found := traces_in(answer.body))]
+    scene.seen.witness = list(shown)
+    scene.seen.count(len(answers))
+    assert not shown, f"an answer {shown[0]}"
 
 
-def _refused_by_the_database(scene: Scene) -> None:
-    """An event and a replay that the database refuses for a missing right, whatever is answered."""
-    company = scene.company("refused", items=1)
-    for request, table in (
-        (scene.event_request(company), "public.events"),
-        (scene.replay_request(company, max=1), "public.replay_runs"),
-    ):
+def _refused_by_the_database(scene: Scene) -> list[Answer]:
+    """What is answered to an event, a replay and a read of a run that the database refuses for a missing right."""
+    company, answers = scene.company("refused", items=1), list[Answer]()
+    sent: list[tuple[str, Callable[[], Answer]]] = [
+        ("insert on public.events", lambda: scene.http.send(scene.event_request(company))),
+        ("insert on public.replay_runs", lambda: scene.http.send(scene.replay_request(company, max=1))),
+    ]
+    if current().shows_runs:
+        sent.append(("select on public.replay_runs", lambda: scene.get_run(new_id("run"), company)[1]))
+    for right, send in sent:
         try:
-            scene.rows(f"revoke insert on {table} from replay_service")
+            scene.rows(f"revoke {right} from replay_service")
         except psycopg.Error:  # a login without that right, or a schema of another make
             continue
         try:
-            scene.http.send(request)
+            answers.append(send())
         finally:
-            scene.rows(f"grant insert on {table} to replay_service")
+            scene.rows(f"grant {right} to replay_service")
+    return answers
 
 
 def _on_record(scene: Scene, entries: Sequence[Entry], wrong: Callable[[list[dict[str, Any]], Entry], str]) -> None:

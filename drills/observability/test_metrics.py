@@ -13,12 +13,13 @@ from operator import itemgetter
 import pytest
 
 from drills.workbench.checks import SIGNED, SQL
+from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import Observer, check
 from gates.deployment.dialect.current import current
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.http.metrics import OPENMETRICS, Scrape, broken_histograms, of_each_instance, parse_metrics
-from gates.deployment.requests import Answer, Request
+from gates.deployment.requests import Answer, Request, replay_fields, token_post
 from gates.deployment.target import Target
 from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
@@ -37,22 +38,16 @@ MOST_SERIES = 2000
 REPLAYS = "replay_requests_total"
 SOME, SPREAD_SCRAPES = 6, 24
 """Enough to meet each of four instances that are taken at random but once in 250 times."""
-WAITING = """
-select id from public.event_outbox where company_id <> %s and processed_at is null and dead_at is null order by id
-"""
+WAITS = "processed_at is null and dead_at is null"
+WAITING = f"select id from public.event_outbox where company_id <> %s and {WAITS} order by id"
 OTHERS_S = 5.0
 """Whoever calls so often that no three tries are free of it calls as often again within this."""
 GAUGES_S = 20.0
 """How old a gauge may be: Prometheus reads it every 15 s, so a service need not count large tables more often."""
-OLDEST_S = """
-select extract(epoch from clock_timestamp() - min(inserted_at)) from public.event_outbox
-where processed_at is null and dead_at is null
-"""
+OLDEST_S = f"select extract(epoch from clock_timestamp() - min(inserted_at)) from public.event_outbox where {WAITS}"
 CLAIMED_S = 180
-CLAIM = """
-update public.event_outbox set inserted_at = now() - make_interval(secs => %s), claimed_until = %s, replay_run_id = %s
-where company_id = %s
-"""
+CLAIM = """update public.event_outbox set inserted_at = now() - make_interval(secs => %s), claimed_until = %s,
+replay_run_id = %s where company_id = %s"""
 SCRAPE = Request("GET", "/metrics", label="GET /metrics")
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 Series = Mapping[SeriesKey, float]
@@ -151,8 +146,8 @@ def _counted(door: HttpDoor, seen: Observer, *, spread: bool) -> Series:
 
 @drill("drill/observability/replays-are-counted", needs=SQL, after=SIGNED, covers=("O06", "O10"), phase="last")
 def test_replays_are_counted(scene: Scene, spread: bool) -> None:
-    """Three replay requests, one that moves items and its duplicate among them, raise replay_requests_total by three;
-    where others call all the time, by three or more.
+    """Three replay requests, one by token, one that moves items, and its duplicate, raise replay_requests_total by
+    three; where others call all the time, by three or more.
 
     A counter that misses requests, or counts them twice, makes every rate computed from it wrong.
     """
@@ -161,6 +156,8 @@ def test_replays_are_counted(scene: Scene, spread: bool) -> None:
         company, key = scene.company(items=2), new_key()
         for fields in ({"dry_run": True}, {"idempotency_key": key}, {"idempotency_key": key}):
             request = scene.replay_request(company, **fields)
+            if "dry_run" in fields and (token := scene.token_of(company)):
+                request = token_post(REPLAY, replay_fields(company, **fields), token, "a dry run by token")
             scene.seen.expect(request, door.send(request), 200, control=True)
 
     grown: list[float] = []
@@ -275,12 +272,15 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
 
 @drill("drill/observability/waiting-events-show", needs=SQL, after=SIGNED, covers=("L14", "K04"), phase="last")
 def test_waiting_events_show(scene: Scene) -> None:
-    """Seven events in back-off, written a minute ago, and a new one raise outbox_pending by eight and show as lag. They
-    still do when they are older, belong to a replay or are claimed by a relay, and no longer when they are gone.
+    """Seven events in back-off, written a minute ago, and a new one raise outbox_pending by eight and show as lag,
+    though their tenant has a row of no pause. They still do when they are older, of a replay or claimed by a relay, and
+    no longer when they are gone.
 
     Failing events are those an operator must see; a lag without them is zero while nothing is delivered.
     """
     company = scene.company()
+    if scene.claims("pause"):
+        scene.pause(company, on=False)
     before = _scrape(scene.http, scene.seen)
     lacking = [name for name in ("outbox_pending", "outbox_lag_seconds") if before.total(name) is None]
     scene.seen.require(not lacking, f"/metrics has no {', '.join(lacking)}", by="drill/observability/series-are-there")
@@ -301,7 +301,7 @@ def test_waiting_events_show(scene: Scene) -> None:
         return seen[-1][1]
 
     for written in (8, 16):  # the metrics may lag behind, so the first numbers may include rows that are gone
-        scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
+        scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=2)
         scene.write_outbox(company, 1, next_attempt_at=now["due"], attempts=1)
         # the lag may be the oldest's, a percentile, or the mean with what else waits; the youngest's it is not
         least_s = 59 * written * 7 / 8 / (written + len(others))

@@ -25,7 +25,7 @@ LOCK_HELD_S = 6.0
 
 @drill("drill/rate-limit/later-refusals-count", covers=("C13",))
 def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
-    """A request that its tenant's flag or pause refuses counts like any other.
+    """A request that its tenant's flag or pause refuses counts like any other, and is limited when its time comes.
 
     The count is rolled back with the refusal: a script that is refused may call without limit.
     """
@@ -43,6 +43,11 @@ def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
     for call in range(refused + 1, ADMITTED):
         limit.admit(company, f"dry run {call}", control=True, dry_run=True)
     limit.limited(limit.request(company, "one more, after those that were refused later"))
+    if scene.claims("pause"):
+        scene.pause(company)
+        limit.limited(limit.request(company, "one more, while its tenant is paused"))
+    scene.set_flag(company, REPLAY_FLAG, enabled=False)
+    limit.limited(limit.request(company, "one more, while its tenant is switched off"))
 
 
 def _counts(limit: Limit, company: str, what: str, status: int, code: str) -> None:

@@ -39,6 +39,7 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     scene.seen.value(attempted, [5, 14], "items")
     assert row["status"] == "stopped", f"a run of which {attempted} items failed is {row['status']!r}"
     assert 5 <= attempted <= 14, f"{attempted} items were attempted before the stop; allowed: 5 to 14"
+    assert row["completed_at"] is not None, "the run that was stopped has no completed_at"
     if scene.claims("audit"):
         rows = scene.audit(company, "dlq_replay_stopped", "dlq_replay_completed", "dlq_replay")
         stops = sorted(r["action"] for r in rows)

@@ -84,8 +84,8 @@ def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/oldest-first", covers=("E15",))
 def test_oldest_first(scene: Scene, tenant: str) -> None:
-    """A replay takes the oldest items first, by creation, then id; of named items, too, and be they weeks old, or tried
-    before.
+    """A replay takes the oldest items first, by creation, then id; of named items, too, and be they weeks old, tried
+    before, or of a key.
 
     The oldest events wait for ever behind newer ones.
     """
@@ -100,6 +100,9 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     taken = min(28, current().limit("batch"))
     rows += [{"id": new_id("item"), "age_s": 50 * 86400 + n, "retry_count": 2} for n in range(taken - 2)]
     ids = scene.tenants.add_rows(tenant, [{**row, "max_retries": 9} for row in rows])
+    if current().has("dead_letter_queue", "aggregate_key"):  # of one that is left, and of one that is taken
+        of_a_key = "update public.dead_letter_queue set aggregate_key = 'k' where id::text = any(%s)"
+        scene.rows(of_a_key, [ids[0], ids[3]])
     order = [str(r["id"]) for r in scene.items(tenant)]
     dry = scene.run(tenant, label="max 1, dry", max=1, dry_run=True)
     scene.seen.require(took(dry), "a dry run of max 1 shows no item")
@@ -343,6 +346,8 @@ def test_pattern(case: Case, scene: Scene, tenant: str) -> None:
     taken = took(scene.replay(tenant, label=f"error_type {wanted!r}", error_type=wanted).json())
     said = f"{len(taken - due)} items of other types, and {len(taken & due)} of the {len(due)} due"
     assert taken == due, f"error_type {wanted!r} took {said}"
+    blank = took(scene.run(tenant, label="a blank error_type, dry", error_type=" ", dry_run=True))
+    assert not blank, f"error_type ' ', which no item has, shows {len(blank)} items"
 
 
 @drill("drill/safety-rails/answer-adds-up", severity=Severity.WARN, covers=("L10",))

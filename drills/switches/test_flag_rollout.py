@@ -252,6 +252,7 @@ def test_tenant_row_wins(scene: Scene) -> None:
     ask = "select public.is_feature_enabled(%s, %s::uuid)"
     own = bucket(key, company)
     table = [(True, 100, False, 100, False), (False, 100, True, 100, True), (True, 0, True, 100, True)]
+    table.append((True, 100, True, 0, False))
     if not current().own_buckets:
         table.append((True, 100, True, own, False))
     for global_on, global_at, tenant_on, tenant_at, due in table:

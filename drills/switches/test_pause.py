@@ -6,8 +6,10 @@ from functools import partial
 
 import pytest
 
+from drills.workbench.audit_chain import REFUSED
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
+from drills.workbench.waiting import PATIENCE_S
 from gates.checks.observation import Busy
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
@@ -108,7 +110,7 @@ def test_touches_only_its_tenant(scene: Scene) -> None:
 
 @drill("drill/pause/a-row-that-says-no-is-no-pause", after=SIGNED, covers=("E03",))
 def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
-    """A tenant with a row that says it is not paused is not paused.
+    """A tenant with a row that says it is not paused is not paused, nor are its events without the outbox.
 
     A service that checks only for the row keeps a tenant stopped after its first pause.
     """
@@ -120,6 +122,10 @@ def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
     scene.replay(company, max=1).json()
     event = str(scene.emit(company)["event_id"])
     scene.delivered([event])
+    if scene.claims("flags"):
+        scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+        path = scene.emit(company)["path"]
+        assert path == "direct", f"an event of a tenant that is not paused, and has no outbox, took the path {path!r}"
 
 
 @drill("drill/pause/burns-no-key", after=SIGNED, covers=("E03", "D10"))
@@ -302,6 +308,9 @@ def test_fleet(scene: Scene) -> None:
         early = scene.effects([event, *written])
         assert not early, f"{len(early)} of {1 + len(written)} events were delivered while the fleet was paused"
     scene.delivered([event, *written])
+    if scene.claims("audit"):
+        told = scene.until_true(lambda: len(scene.audit(company, REFUSED)) == 3, within_s=PATIENCE_S)
+        assert told, f"three refusals by the pause of everybody left {len(scene.audit(company, REFUSED))} audit rows"
     scene.replay(kept, 409, "agents_paused", label="paused before everybody was", max=1)
     scene.reset_limit(company)
     scene.run(company, max=1)

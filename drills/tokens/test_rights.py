@@ -18,6 +18,7 @@ from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
 from gates.deployment.requests import (
     BUSY,
+    SIGNATURE,
     Answer,
     Request,
     claims_of,
@@ -212,9 +213,11 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
 
 
 @drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))
-def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
+def test_unknown_like_foreign(
+    http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
+) -> None:
     """A company that does not exist is refused exactly like a foreign one: same status, body and headers; to its own
-    admin and to a super_admin, too.
+    admin and to a super_admin, too. An event of it is refused.
 
     The answers tell which tenants exist.
     """
@@ -227,7 +230,8 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
     for request in (
         dry_run(nobody, own, "unknown company"),
         dry_run(nobody, token.for_company(nobody), "unknown company, by its own admin"),
-        dry_run(nobody, token(), "unknown company, by a super_admin"),
+        by_both := dry_run(nobody, token(), "unknown company, by a super_admin"),
+        by_both.adding_header(SIGNATURE, bench.mac(by_both.body)).labelled("unknown company, by a super_admin, signed"),
     ):
         unknown = seen.expect(request, http.send(request), 403)
         for what, one, two in (
@@ -235,6 +239,10 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
             ("headers", foreign.header_names, unknown.header_names),
         ):
             assert one == two, f"{request.label}: the {what} differs, {one!r} for a foreign company and {two!r} for it"
+    if current().takes_events:
+        fields = {"company_id": nobody, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
+        sent = token_post("/events", fields, token(), "an event of an unknown company, by a super_admin")
+        seen.expect(sent, http.send(sent), (403, 404))
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -282,6 +290,10 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
         scene.expect(token_get(own.path, token(), "a super_admin's read"), 200)
     foreign = token_get(path_of(f"{REPLAY}/{run}", other), token.for_company(other), "foreign run")
     hidden = scene.expect(foreign, 404)
+    wrong = hidden.unlike_a_problem() if scene.claims("http") else ""
+    assert not wrong, f"a foreign run: {wrong}"
+    nobodys = token_get(own.path, token(role="company_admin", company_id=MISSING), "a run, an admin of no company")
+    scene.expect(nobodys, (401, 403, 404))
     if (at_theirs := path_of(f"{REPLAY}/{run}", tenant)) != foreign.path:
         scene.expect(token_get(at_theirs, token.for_company(other), "foreign run, its company's path"), (403, 404))
     scene.expect(_signed_too(scene.signer, own), 200, control=True)
@@ -299,7 +311,7 @@ def test_foreign_event_hidden(
     http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
 ) -> None:
     """A company_admin reads the state of its own event, and not that of another company's, signed or not, nor while
-    that company reads it; a super_admin reads any, and a role without rights none.
+    that company reads it; the refusal tells nothing of it. A super_admin reads any, and a role without rights none.
 
     Tenants watch each other's business.
     """
@@ -316,7 +328,9 @@ def test_foreign_event_hidden(
     for at in dict.fromkeys(path_of(f"/events/{event}", company) for company in (tenant, other)):
         foreign = token_get(at, token.for_company(other), "foreign event")
         for request in (foreign, _signed_too(bench.signer, foreign)):
-            seen.expect(request, http.send(request), (403, 404))
+            said = seen.expect(request, http.send(request), (403, 404)).body.decode(errors="replace").lower()
+            told = [one for one in (tenant, "drill.plain") if one in said and one not in at]
+            assert not told, f"the refusal of a foreign event tells {told}, which is its company's"
         _apart(http, seen, (own, 200), (foreign, (403, 404)))
 
 

@@ -50,8 +50,8 @@ _TENANT = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|drill-[\w-]+"
 class Entry:
     """One exchange. check: whose it was; asked: the body; answer: the members of the answer that the contract names;
     shows: the first sign of the service's insides in it; strangers: what may be ids and names of tenants in a refusal,
-    and was neither sent nor is the caller's; row: what the database had of it when the check ended: None
-    where nobody looked, empty where there was none.
+    and was neither sent nor is the caller's; unlike: why a refusal with a code is no problem document; row: what the
+    database had of it when the check ended: None where nobody looked, empty where there was none.
     """
 
     check: str
@@ -64,6 +64,7 @@ class Entry:
     answer: dict[str, Any]
     shows: str = ""
     strangers: list[str] = field(default_factory=list)
+    unlike: str = ""
     row: dict[str, Any] | None = field(default=None)
 
     @property
@@ -107,8 +108,10 @@ class Journal:
             asked = json_object(request.body)
             what = (self.check, request.path, request.label, asked, answer.status, answer.code)
             shows = "".join(traces_in(answer.body)[:1])
-            strangers = _strangers(request, answer) if answer.status >= 400 else []
-            self._noted.append(Entry(*what, answer.request_ids, members, shows, strangers))
+            refused = answer.status >= 400
+            strangers = _strangers(request, answer) if refused else []
+            unlike = answer.unlike_a_problem() if refused and answer.code else ""
+            self._noted.append(Entry(*what, answer.request_ids, members, shows, strangers, unlike))
 
     def look(self, db: Answering, companies: Sequence[str]) -> None:
         """Read what these tenants have of what was accepted, before they are removed. Raise psycopg.Error."""
@@ -144,6 +147,10 @@ class Journal:
         found = self._all()
         shared = _shared(found)
         return [e for e in found if e.path == path and e.request_ids and shared.isdisjoint(e.request_ids)]
+
+    def without_ids(self) -> list[Entry]:
+        """The entries that the service itself answered, as their code or success says, without a request id."""
+        return [e for e in self._all() if not e.request_ids and (e.code or e.status < 300)]
 
     def of_shared_ids(self) -> list[Entry]:
         """The entries whose request id another one has, too. A duplicate may have that of the first answer."""

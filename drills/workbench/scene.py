@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from drills.workbench.credentials import REPLAY, Signer
+from drills.workbench.credentials import REPLAY, Minter, Signer
 from drills.workbench.tenant_data import PLAIN_TYPE
 from drills.workbench.waiting import DUE_S, FEW_AT_ONCE, LONGEST, PATIENCE_S, Waiting
 from gates.checks.observation import Busy
@@ -82,6 +82,11 @@ class Scene(Waiting):
         """Send one event without a key; the answer's members, or none where the deployment demands a key."""
         answer = self.expect(self.event_request(company, key=None, **fields), (202, 400))
         return answer.json() if answer.status == 202 else {}
+
+    def token_of(self, company: str) -> str:
+        """A token of the company's administrator; empty where none can be minted."""
+        can_mint = self.target.jwt_secret and self.claims("tokens")
+        return Minter(self.target, self.signer.clock.now).for_company(company) if can_mint else ""
 
     def replay_request(self, company: str, label: str = "a replay", **fields: Any) -> Request:
         """A signed POST /dlq-replay."""

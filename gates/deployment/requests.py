@@ -137,6 +137,17 @@ class Answer:
             return _without(members, own)
         return reduce(lambda body, word: body.replace(word.encode(), b"<id>"), own, self.body)
 
+    def unlike_a_problem(self) -> str:
+        """What makes the answer no problem document (RFC 9457) with a code; empty where it is one."""
+        kind = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        if kind != "application/problem+json":
+            return f"content type {kind!r}; due: application/problem+json"
+        document = self.json()
+        if missing := {"type", "title", "status", "detail", "code"} - set(document):
+            return f"the problem document lacks {sorted(missing)}"
+        told = document["status"]
+        return "" if told == self.status else f"status member {told!r}; due: {self.status}"
+
     @property
     def code(self) -> str:
         """The machine-readable `code` of a problem answer, or an empty string."""

@@ -1,0 +1,218 @@
+"""Faults of one state of the data: a promise that is kept but for rows of some age, tenant, key or switch."""
+
+import dataclasses
+from typing import Any
+
+from faults.altered import altered, altered_worker
+from faults.catalogue import service, worker
+from faults.outbox import BOTH
+from faults.probe import Probe, runs
+from faults.trigger.planting import function, released
+from replay_service.audit import RefusalLog, RefusalNote
+from replay_service.composition import build_parts
+from replay_service.database import Connection
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+
+HELD_LAG, LAG = "drill/held/does-not-count-as-lag", "drill/observability/waiting-events-show"
+
+
+@service(
+    "Items of a key are taken before those of none, whatever their age.",
+    lambda p: _first_taken(p) == "k",
+    ("drill/safety-rails/oldest-first",),
+    names=("oldest",),
+)
+def items_of_a_key_come_first(settings: Settings) -> Parts:
+    selected = ("SELECT id, created_at\n", "SELECT id, created_at, aggregate_key\n")
+    return altered(
+        settings,
+        "pick_items",
+        selected,
+        ("  ORDER BY created_at, id\n", "  ORDER BY aggregate_key IS NULL, created_at, id\n"),
+    )
+
+
+def _first_taken(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        probe.letters(company, 1, aggregate_key="k", retry_count=0)
+        probe.rows("UPDATE dead_letter_queue SET created_at = now() WHERE aggregate_key = 'k'")
+        taken = probe.replay(company, dry_run=True, max_items=1).json()["items"]
+        return probe.value("SELECT aggregate_key FROM dead_letter_queue WHERE id::text = %s", taken[0])
+
+
+@service(
+    "The lag counts what is held for a tenant whose own row says 0 %: it reads `enabled` alone.",
+    runs("faults.states:held_at_zero_percent_is_lag"),
+    (HELD_LAG,),
+    names=("held",),
+)
+def held_at_zero_percent_is_lag(settings: Settings) -> Parts:
+    asked = "NOT public.is_feature_enabled('outbox.enabled', p.company_id)"
+    own = "SELECT NOT f.enabled FROM public.feature_flags f WHERE f.key = 'outbox.enabled'"
+    return altered(settings, "count_outbox", (asked, f"coalesce(({own} AND f.company_id = p.company_id), {asked})"))
+
+
+@service(
+    "A tenant with a row that says it is not paused counts as held: its events are neither pending nor lag.",
+    runs("faults.states:a_row_that_says_no_is_held"),
+    (LAG,),
+    names=("outbox_pending",),
+)
+def a_row_that_says_no_is_held(settings: Settings) -> Parts:
+    own = "EXISTS (SELECT FROM public.agent_controls a WHERE a.company_id = p.company_id)"
+    return altered(settings, "count_outbox", ("public.is_company_paused(p.company_id)", own))
+
+
+@worker(
+    "The end of a run that was stopped is not stamped.",
+    runs("faults.states:stops_are_not_stamped"),
+    ("drill/lifecycle/stops-above-twenty-percent",),
+    names=("completed_at",),
+)
+def stops_are_not_stamped(settings: WorkerSettings) -> WorkerParts:
+    stamp = "completed_at = clock_timestamp()"
+    only_completed = "completed_at = CASE WHEN %(status)s <> 'stopped' THEN clock_timestamp() END"
+    return altered_worker(settings, ("finish_run", stamp, only_completed))
+
+
+@worker(
+    "A tenant's rows are delivered while any percentage is on, be the tenant left out at it.",
+    runs("faults.states:who_is_left_out_is_delivered"),
+    ("drill/held/switched-off-is-not-delivered",),
+    names=("left out at",),
+)
+def who_is_left_out_is_delivered(settings: WorkerSettings) -> WorkerParts:
+    rows = "SELECT f.enabled AND f.rollout_percentage > 0 FROM public.feature_flags f WHERE f.key = 'outbox.enabled'"
+    own = "(f.company_id = t.company_id OR f.company_id IS NULL) ORDER BY f.company_id NULLS LAST LIMIT 1"
+    asked = "public.is_feature_enabled('outbox.enabled', t.company_id)"
+    return altered_worker(settings, *((name, asked, f"coalesce(({rows} AND {own}), false)") for name in BOTH))
+
+
+@service(
+    "The outbox row of a replayed item is dated as the item: each replay of old items shows as a lag.",
+    lambda p: _is_dated_as_its_letter(p),
+    ("drill/dlq/letter-is-kept",),
+    names=("is_new",),
+)
+def replays_are_as_old_as_their_letters(settings: Settings) -> Parts:
+    columns, values = "replay_run_id, dlq_id)", "%(run_id)s::uuid, id\nFROM moved"
+    added = (columns, columns.replace(")", ", inserted_at)"))
+    return altered(settings, "move_items", added, (values, values.replace(", id", ", id, moved.created_at")))
+
+
+def _is_dated_as_its_letter(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        probe.replay(company)
+        old = "SELECT inserted_at < now() - interval '10 minutes' FROM event_outbox WHERE company_id = %s"
+        return bool(probe.value(old, company))
+
+
+@service(
+    "A run of an earlier day is not found.",
+    runs("faults.states:runs_of_yesterday_are_not_found"),
+    ("drill/idempotency/old-key-is-known",),
+    names=("404",),
+)
+def runs_of_yesterday_are_not_found(settings: Settings) -> Parts:
+    which = "WHERE id = %(run_id)s::uuid"
+    return altered(settings, "read_run", (which, f"{which} AND requested_at > now() - interval '1 day'"))
+
+
+@service(
+    "An event of an earlier day is not found.",
+    runs("faults.states:events_of_yesterday_are_not_found"),
+    ("drill/outbox/same-event-id-once",),
+    names=("404",),
+)
+def events_of_yesterday_are_not_found(settings: Settings) -> Parts:
+    which = "WHERE e.id = %(event_id)s::uuid"
+    return altered(settings, "read_event", (which, f"{which} AND e.created_at > now() - interval '1 day'"))
+
+
+@service(
+    "Calls from an address count those from every address that begins alike.",
+    runs("faults.states:addresses_that_begin_alike_are_one"),
+    ("drill/rate-limit/row-is-the-limit",),
+    names=("another address",),
+)
+def addresses_that_begin_alike_are_one(settings: Settings) -> Parts:
+    every = (
+        "SELECT %(key)s::text AS key, array_agg(x.h) AS hits FROM public.edge_rate_limits e, unnest(e.hits) AS x (h)"
+    )
+    seen = "FROM public.edge_rate_limits r,\n"
+    return altered(settings, "admit_request", (seen, f"FROM ({every} WHERE starts_with(e.key, %(key)s)) r,\n"))
+
+
+@service(
+    "Refusals by the pause of everybody are not audited.",
+    runs("faults.states:the_pause_of_everybody_leaves_no_rows"),
+    ("drill/pause/fleet",),
+    names=("audit rows",),
+    production=False,
+)
+def the_pause_of_everybody_leaves_no_rows(settings: Settings) -> Parts:
+    class Log(RefusalLog):
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            asked = b"SELECT 1 FROM public.agent_controls WHERE company_id IS NULL AND agents_paused"
+            if note.code != "agents_paused" or not await (await conn.execute(asked)).fetchone():
+                await super().note(conn, note)
+
+    parts = build_parts(settings)
+    return dataclasses.replace(parts, refusals=Log(parts.database))
+
+
+@service(
+    "Events of a tenant whose own row says no pause wait in the outbox, though it is switched off.",
+    lambda p: _path_beside_a_row(p) == "outbox",
+    ("drill/pause/a-row-that-says-no-is-no-pause",),
+    names=("took the path",),
+)
+def a_row_that_says_no_sends_to_the_outbox(settings: Settings) -> Parts:
+    own = "EXISTS (SELECT FROM public.agent_controls a WHERE a.company_id = %(company_id)s::uuid)"
+    asked = "public.is_company_paused(%(company_id)s::uuid)"
+    return altered(settings, "emit_event", (asked, f"{asked} OR {own}"))
+
+
+def _path_beside_a_row(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        probe.switch_off(company)
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, false)", company)
+        return probe.event(company).json()["path"]
+
+
+@worker(
+    "An item of a key that fails loses its key: replayed again, it is out of order.",
+    runs("faults.states:failed_items_lose_their_key"),
+    ("drill/lifecycle/failed-item-is-pending-again",),
+    names=("aggregate_key",),
+)
+def failed_items_lose_their_key(settings: WorkerSettings) -> WorkerParts:
+    kept = "error_type = coalesce(%(error_type)s, d.error_type),"
+    lost = "aggregate_key = CASE WHEN %(is_delivered)s THEN d.aggregate_key END,"
+    return altered_worker(settings, ("settle_item", kept, f"{kept} {lost}"))
+
+
+_GLOBAL = "  IF NOT FOUND THEN\n    SELECT"
+function(
+    "states/zero-percent-of-a-tenant-is-all",
+    "is_feature_enabled",
+    released("is_feature_enabled", (_GLOBAL, f"  IF FOUND AND percentage = 0 THEN RETURN is_on; END IF;\n{_GLOBAL}")),
+    ("drill/flags/tenant-row-wins",),
+    "A tenant's own row at 0 % counts as one at 100 %: zero is taken for no value.",
+)
+
+
+@service(
+    "Events that were tried more than once are no lag: those that fail for long show nothing.",
+    runs("faults.states:what_was_tried_twice_is_no_lag"),
+    (LAG,),
+    names=("outbox_lag_seconds",),
+)
+def what_was_tried_twice_is_no_lag(settings: Settings) -> Parts:
+    oldest = "min(inserted_at) AS oldest"
+    return altered(settings, "count_outbox", (oldest, "min(inserted_at) FILTER (WHERE attempts < 2) AS oldest"))
