@@ -18,8 +18,8 @@ class Behaviour:
     """`delay_s` by the number of the request; `status` likewise; `lag_s` None: no event ever has its effect.
 
     `replay_delay_s` and `replay_status` are those of the replay calls alone; `lag_growth` adds so many seconds to the
-    lag with each second of the run. A stall begins `stall_at_s` after the first request and delays every request until
-    it is over.
+    lag with each second of the run. Reads find no event that is younger than `behind_s`. A stall begins `stall_at_s`
+    after the first request and delays every request until it is over.
     """
 
     delay_s: Callable[[int], float] = lambda _number: 0.0
@@ -28,6 +28,7 @@ class Behaviour:
     replay_delay_s: Callable[[int], float] = lambda _number: 0.0
     replay_status: Callable[[int], int] = lambda _number: 200
     lag_growth: float = 0.0
+    behind_s: float = 0.0
     path: str = "outbox"
     release: str = "r1"
     stall_at_s: float | None = None
@@ -82,7 +83,8 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
             document = self.document(body)
             if status == 200 and self.path.endswith("/events"):
                 status = 202
-            data = json.dumps(document).encode()
+            status = 404 if document is None else status
+            data = json.dumps(document or {}).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -90,7 +92,7 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
 
         do_POST = do_GET  # noqa: N815  -- the name of the base class
 
-        def document(self, body: bytes) -> dict[str, object]:
+        def document(self, body: bytes) -> dict[str, object] | None:
             now = dt.datetime.now(dt.UTC)
             if self.command == "POST" and self.path.endswith("/events"):
                 event_id = json.loads(body)["event_id"]
@@ -103,6 +105,8 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
             committed = behaviour.events.get(self.path.rpartition("/")[2])
             if committed is None:
                 return {}
+            if (now - committed).total_seconds() < behaviour.behind_s:
+                return None
             lag = behaviour.lag_at(committed)
             effect = committed + lag if lag is not None else None
             done = effect is not None and now >= effect
