@@ -130,8 +130,11 @@ def _signed_by_itself() -> Iterator[str]:
 
 @contextmanager
 def _of_old_tls() -> Iterator[str]:
-    alert = bytes.fromhex("15030100020246")
-    with accepting(lambda peer, _number, _end: (peer.recv(65_536), peer.sendall(alert))) as url:
+    def refuse(peer: socket.socket, _number: int, _end: object) -> None:
+        peer.recv(65_536)
+        peer.sendall(bytes.fromhex("15030100020246"))
+
+    with accepting(refuse) as url:
         yield f"https{url.removeprefix('http')}{PATH}"
 
 
