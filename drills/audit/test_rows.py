@@ -39,9 +39,12 @@ def test_start_of_a_run(scene: Scene) -> None:
     row = rows[0]
     assert row["actor"], "the row names no actor"
     assert row["target_count"] == 2, f"the row's target_count is {row['target_count']}; 2 items were taken"
+    assert row["request_id"], "the row has no request id"
+    scene.seen.severity = Severity.WARN  # a proxy may have put an id of its own for the service's: the row is whole
     told = answer.request_ids
     assert told, "the answer has no X-Request-Id"
     assert row["request_id"] in told, f"the row's request id is {row['request_id']!r}; the answer's is among {told}"
+    scene.seen.severity = None
     scene.seen.count(len(rows))
 
 

@@ -57,7 +57,7 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     kept = [str(item["event_id"]) for item in items]
     assert kept == [event, dead], f"the items' event ids changed to {kept}"
     if has_states:
-        state = scene.event_status(dead, company)
+        state = scene.event_status(dead, company, done=True)
         shown, now = state.get("effect_at"), state.get("committed_at")
         assert shown, f"effect_at of an event that was dead, and has its effect by a replay, is {shown!r}"
         assert now == committed, f"committed_at of an event was {committed!r} before its replay; now it is {now!r}"

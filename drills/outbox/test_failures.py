@@ -354,7 +354,7 @@ def test_status_of_a_failing_event(scene: Scene) -> None:
     dead = any(r["state"] == "dead" for r in scene.outbox(company))
     scene.seen.require(not dead, "the event was dead before it was mended")
     scene.delivered([event])
-    done = scene.event_status(event, company).get("effect_at")
+    done = scene.event_status(event, company, done=True).get("effect_at")
     late = "select %s::timestamptz + make_interval(secs => %s) >= %s"
     sound = scene.value(late, done, 0, failed_at) or scene.value(late, done, scene.behind_s(company), failed_at)
     assert sound, f"effect_at is {done}; at {failed_at} the event had failed and could have no effect"

@@ -111,7 +111,7 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     assert scene.effects([event]) == {event: 1}, "the direct event had no effect when its answer was there"
     queued = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
     assert queued == 0, f"the direct event has {queued} outbox rows"
-    shown = scene.event_status(event, company)
+    shown = scene.event_status(event, company, done=True)
     assert shown.get("effect_at"), f"effect_at of a direct event is {shown.get('effect_at')!r}; it had its effect"
     scene.seen.count(2)
 

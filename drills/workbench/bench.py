@@ -92,8 +92,10 @@ def said_beside(request: Request, **fields: str) -> list[Request]:
 
 
 def let_in(answer: Answer) -> bool:
-    """Whether an answer shows that the credentials were accepted, whether or not the request succeeded."""
-    return answer.status < 500 and answer.status not in {401, *BUSY}
+    """Whether an answer shows that the credentials were accepted, whether or not the request succeeded. What is refused
+    for its method, size or type was refused before they were looked at.
+    """
+    return answer.status < 500 and answer.status not in {401, 405, 413, 415, *BUSY} and not answer.is_elsewhere
 
 
 @dataclass

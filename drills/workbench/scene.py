@@ -1,5 +1,6 @@
 """The scene of one check: requests of its tenants, on top of waits for what they cause."""
 
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,10 @@ FOURTH, OVER_THE_LIMIT = "drill/rate-limit/fourth-refused", 4
 
 CALLS = 12
 """Calls after which a service of a dozen processes has answered by most of them."""
+LATE = (
+    "{}: observed {}, and {:.1f} s later what was committed before the first of these reads: a replica or a cache"
+    " answers them. Who looks at once takes his own run or event for lost: read what is new where it was written"
+)
 LISTS = ("items", "not_found", "ineligible")
 """Members of the answer to a replay that hold ids of dead letters."""
 
@@ -180,17 +185,36 @@ class Scene(Waiting):
             release.join(timeout=0.1)
         return running.result(timeout=10)
 
-    def get_run(self, run: str, company: str) -> tuple[Request, Answer]:
-        """GET /dlq-replay/{id} of a company's, signed by v2."""
-        path = path_of(f"{REPLAY}/{run}", company)
-        request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "a run")
-        return request, self.http.send(request)
+    def read(self, path: str, company: str, label: str) -> Request:
+        """A GET of what is the company's, signed by v2."""
+        return signed_get(path_of(path, company), self.target.hmac_secret, self.signer.clock.now(), label)
 
-    def event_status(self, event: str, company: str) -> dict[str, Any]:
-        """What GET /events/{id} says of an event of a company's, signed by v2."""
-        path = path_of(f"/events/{event}", company)
-        request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "an event's status")
-        return self.expect(request, 200).json()
+    def get_run(
+        self, run: str, company: str, is_due: Callable[[Answer], bool] = lambda answer: answer.status != 404
+    ) -> tuple[Request, Answer]:
+        """GET /dlq-replay/{id} of a run that exists."""
+        return self._up_to_date(lambda: self.read(f"{REPLAY}/{run}", company, "a run"), is_due)
+
+    def event_status(self, event: str, company: str, *, done: bool = False) -> dict[str, Any]:
+        """What GET /events/{id} says of an event that exists; done: it has had its effect."""
+
+        def is_due(answer: Answer) -> bool:
+            return answer.status != 404 and bool(answer.json().get("effect_at") or not done)
+
+        asked = self._up_to_date(lambda: self.read(f"/events/{event}", company, "an event's status"), is_due)
+        return self.seen.expect(*asked, 200).json()
+
+    def _up_to_date(self, made: Callable[[], Request], is_due: Callable[[Answer], bool]) -> tuple[Request, Answer]:
+        """A read and its answer. End the check as unknown where it shows only later what was committed before: the
+        contract does not say how soon, and a replica or a cache may answer.
+        """
+        request = made()
+        answer, began = self.http.send(request), time.monotonic()
+        if answer.status in {200, 404} and not is_due(answer):
+            came = self.until_true(lambda: is_due(self.http.send(made())), within_s=PATIENCE_S)
+            late_s = time.monotonic() - began
+            self.seen.require(not came, LATE.format(request.label, answer.status, late_s))
+        return request, answer
 
     def shut_to_strangers(self, place: str, known: str, absent: str, company: str) -> None:
         """The claim: without credentials, reads and HEADs of what is there and of what is not are answered alike."""
@@ -209,7 +233,7 @@ class Scene(Waiting):
         begun = self.value("select clock_timestamp()")
         event = str(self.emit(company)["event_id"])
         self.delivered([event])
-        at = self.event_status(event, company).get("effect_at")
+        at = self.event_status(event, company, done=True).get("effect_at")
         read = "select extract(epoch from clock_timestamp() - at) as s from (select %s::timestamptz at) e where at < %s"
         return next((float(row["s"]) for row in self.rows(read, at, begun)), 0.0)
 

@@ -130,7 +130,7 @@ trigger(
     ("drill/observability/request-id-in-the-trail", "drill/audit/start-of-a-run"),
     "The audit row has a request id of its own: the answer's leads nowhere.",
     first=True,
-    decision="rollback",
+    decision="hold",
 )
 planted(
     "dry-run/previews-are-kept",

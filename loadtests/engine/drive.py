@@ -42,7 +42,7 @@ class Call:
 
     `operation` tags what is asked of the deployment; `expectation` is what `checks` counts. `writes`: what its success
     acknowledges as written (written.py): a kind, and its id; an event without one gets its id from the answer.
-    company: whose replay it is.
+    company: whose replay it is. no_sample: answers that are not recorded.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Call:
     twin: BaselineCall | None = None
     writes: Acknowledgement | None = None
     company: str = ""
+    no_sample: frozenset[int] = frozenset()
 
 
 class Terms(NamedTuple):
@@ -164,7 +165,7 @@ class Drive:
         except TransportError as none:
             error = str(none.args[0])
         finally:  # a user may be stopped in the middle of a request: that counts, too
-            if self._open.pop(connection, None):
+            if self._open.pop(connection, None) and status not in call.no_sample:
                 self._record(call, connection, status, error, connection.ended, terms)
         return status
 

@@ -20,7 +20,7 @@ from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
 from gates.deployment.http.addresses import reached
-from gates.deployment.http.limits import KEEPALIVE_S, MOST_BODY, MOST_HEAD
+from gates.deployment.http.limits import KEEPALIVE_S, MOST_BODY, MOST_HEAD, BeyondLimit, unpacked
 from gates.deployment.http.trace import HEADER, new_trace, traceparent
 
 OWN_FAULTS = frozenset({"EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"})
@@ -290,6 +290,8 @@ class Connection:
                 buffer = self._receive()
         fields = top.lower()
         closing = self._read_body(buffer, fields, bodiless=head or status in {204, 304})
+        if packed := fields.split(b"\r\ncontent-encoding:")[1:]:
+            self.body = _unpacked(self.body, b",".join(one.partition(b"\r\n")[0] for one in packed))
         self.status = status
         if closing or not self._address.keeps or b"\r\nconnection: close" in fields or top[5:8] == b"1.0":
             self.close()
@@ -344,6 +346,14 @@ class Connection:
         if len(buffer) - at > most + CHUNK:
             raise TransportError("too large")
         return buffer[at:] + self._receive()
+
+
+def _unpacked(body: bytes, coding: bytes) -> bytes:
+    """The body without its encoding. Raise TransportError for what no client could read."""
+    try:
+        return unpacked(body, coding.decode("latin-1"))
+    except BeyondLimit as beyond:
+        raise TransportError("encoded") from beyond
 
 
 def _size(digits: bytes, radix: int = 10) -> int:

@@ -18,7 +18,7 @@ from loadtests.plan import REPLAYS_EACH, Credentials, LoadPlan, Tenant, UrlReque
 from loadtests.thresholds import expectations
 from loadtests.thresholds.requests import VARIABLE
 
-AGENT = "replaygate-load"
+OWN_HEADERS = {"User-Agent": "replaygate-load", "Accept-Encoding": "identity"}
 PROBES = {"/healthz": expectations.ALIVE, "/version": expectations.version_of()}
 MIX = ("event", "probe", "event", "probe", "replay")
 """What a user, or a scenario that names no operation, does by turns."""
@@ -121,17 +121,18 @@ class Workload:
         """Whether the deployment says what became of an event."""
         return "/events/{event_id}" not in current().lacking
 
-    def event_status(self, event_id: str, company: str) -> Call:
-        """The question what became of a company's event."""
+    def event_status(self, event_id: str, company: str, *, is_new: bool = False) -> Call:
+        """The question what became of a company's event; is_new: it may not be found yet, which is no sample."""
         path = path_of(f"/events/{event_id}", company)
         if self.credentials.hmac_secret:
             request = requests.signed_get(path, self.credentials.hmac_secret, self._now())
         else:
             request = requests.token_get(path, self.credentials.admin_jwt)
         twin = self._twin(request, expectations.EVENT_STATUS)
-        return self._call(
+        call = self._call(
             "GET /events/{id}", request, "canary", "status", expectations.EVENT_STATUS, url="/events/{id}", twin=twin
         )
+        return replace(call, no_sample=frozenset({404})) if is_new else call
 
     def _may_act_for(self, company: str) -> bool:
         """Whether what is sent for the company can be for no other: a service may take the tenant from the token."""
@@ -215,4 +216,6 @@ def _bytes(address: Address, request: requests.Request) -> bytes:
 
 
 def _plain_bytes(address: Address, sent: requests.Request) -> bytes:
-    return request_bytes(address, sent.method, sent.path, [*sent.headers, ("User-Agent", AGENT)], sent.body)
+    given = {name.lower() for name, _ in sent.headers}
+    own = [(name, value) for name, value in OWN_HEADERS.items() if name.lower() not in given]
+    return request_bytes(address, sent.method, sent.path, [*sent.headers, *own], sent.body)

@@ -1,22 +1,29 @@
 -- id: sql/spot/service-settings
--- claim: No setting of a role or of the database switches off triggers, durable commits, checks of pages, writes or row-level security,
---   makes a session without claims a tenant's, or limits statements to a few milliseconds; and service and worker may log in again.
+-- claim: No setting of a role, of the database or of the server switches off triggers, durable commits, checks of pages, writes or
+--   row-level security, makes a session without claims a tenant's, or limits statements to a few milliseconds; and service and
+--   worker may log in again.
 -- cost: A rule of the schema is not enforced in these sessions, although it is in the gate's.
 -- severity: warn
 -- reads: catalogue
 -- covers: I09 J01
 with given as (
-  -- the setting that counts: of the role in this database, else of the role, else of the database
+  -- the setting that counts: of the role in this database, else of the role, else of the database, else of the server
   select distinct on (r.rolname, split_part(c.text, '=', 1)) r.rolname, split_part(c.text, '=', 1) as name,
-         lower(substr(c.text, strpos(c.text, '=') + 1)) as value
+         lower(substr(c.text, strpos(c.text, '=') + 1)) as value, c.whose
   from pg_roles r
-  join pg_db_role_setting s on s.setrole in (r.oid, 0)
-    and s.setdatabase in ((select oid from pg_database where datname = current_database()), 0)
-  cross join unnest(s.setconfig) c(text)
+  cross join lateral (
+    select unnest(s.setconfig), 2 * (s.setrole = 0)::int + (s.setdatabase = 0)::int, ''
+    from pg_db_role_setting s
+    where s.setrole in (r.oid, 0)
+      and s.setdatabase in ((select oid from pg_database where datname = current_database()), 0)
+    union all
+    select format('%s=%s', g.name, g.reset_val), 4, ' for the whole server'
+    from pg_settings g where g.source in ('configuration file', 'command line', 'environment variable')
+  ) c(text, place, whose)
   where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon')
-  order by r.rolname, split_part(c.text, '=', 1), s.setrole = 0, s.setdatabase = 0
+  order by r.rolname, split_part(c.text, '=', 1), c.place
 )
-select format('sessions of %s', rolname) as subject, format('%s is %s', name, value) as detail, null::text as witness
+select format('sessions of %s', rolname) as subject, format('%s is %s%s', name, value, whose) as detail, null::text as witness
 from given, (values ('^(of|off|f|fa|fal|fals|false|n|no|0)$')) off(falsy)
 where name = 'session_replication_role' and value <> 'origin'
    or name in ('zero_damaged_pages', 'ignore_checksum_failure', 'ignore_system_indexes', 'lo_compat_privileges')

@@ -17,8 +17,8 @@ class Behaviour:
     """`delay_s` by the number of the request; `status` likewise; `lag_s` None: no event ever has its effect.
 
     `replay_delay_s` and `replay_status` are those of the replay calls alone; `lag_growth` adds so many seconds to the
-    lag with each second of the run. A stall begins `stall_at_s` after the first request and delays every request until
-    it is over.
+    lag with each second of the run. Reads find no event that is younger than `behind_s`. A stall begins `stall_at_s`
+    after the first request and delays every request until it is over.
     """
 
     delay_s: Callable[[int], float] = lambda _number: 0.0
@@ -27,6 +27,7 @@ class Behaviour:
     replay_delay_s: Callable[[int], float] = lambda _number: 0.0
     replay_status: Callable[[int], int] = lambda _number: 200
     lag_growth: float = 0.0
+    behind_s: float = 0.0
     path: str = "outbox"
     release: str = "r1"
     stall_at_s: float | None = None
@@ -77,12 +78,13 @@ def target(behaviour: Behaviour) -> AbstractContextManager[str]:
         document = _document(behaviour, asked)
         if status == 200 and asked.path.endswith("/events"):
             status = 202
-        return Reply(status, (), json.dumps(document).encode())
+        status = 404 if document is None else status
+        return Reply(status, (), json.dumps(document or {}).encode())
 
     return serve(answer)
 
 
-def _document(behaviour: Behaviour, asked: Asked) -> dict[str, object]:
+def _document(behaviour: Behaviour, asked: Asked) -> dict[str, object] | None:
     now = dt.datetime.now(dt.UTC)
     if asked.method == "POST" and asked.path.endswith("/events"):
         event_id = json.loads(asked.body)["event_id"]
@@ -97,6 +99,8 @@ def _document(behaviour: Behaviour, asked: Asked) -> dict[str, object]:
     committed = behaviour.events.get(asked.path.rpartition("/")[2])
     if committed is None:
         return {}
+    if (now - committed).total_seconds() < behaviour.behind_s:
+        return None
     lag = behaviour.lag_at(committed)
     effect = committed + lag if lag is not None else None
     done = effect is not None and now >= effect

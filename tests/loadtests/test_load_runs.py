@@ -152,11 +152,18 @@ def kill_one_worker(master: int, behaviour: Behaviour) -> None:
     os.kill(children_of(master, "--worker")[0], signal.SIGKILL)
 
 
-@pytest.mark.parametrize("lag_s", [0.02, None], ids=["delivered", "worker stopped"])
-def test_canaries_measure_the_lag_end_to_end(lag_s: float | None, tmp_path: Path) -> None:
-    """Events show their lag; those without an effect count with their age, which breaks the limit."""
-    text = "{outbox_lag_ms: ['p(95)<1500', 'avg<1000'], agent_success: ['rate>0.9'], dlq_items_count: ['count<10']}"
-    with target(Behaviour(lag_s=lag_s)) as url:
+@pytest.mark.parametrize(
+    ("lag_s", "behind_s"), [(0.02, 0.0), (0.02, 0.3), (None, 0.0)], ids=["delivered", "read late", "worker stopped"]
+)
+def test_canaries_measure_the_lag_end_to_end(lag_s: float | None, behind_s: float, tmp_path: Path) -> None:
+    """Events show their lag, also where a replica that is behind answers; those without an effect count with their age,
+    which breaks the limit.
+    """
+    text = (
+        "{outbox_lag_ms: ['p(95)<1500', 'avg<1000'], agent_success: ['rate>0.9'], dlq_items_count: ['count<10'],"
+        " http_req_failed: ['rate<0.05']}"
+    )
+    with target(Behaviour(lag_s=lag_s, behind_s=behind_s)) as url:
         plan = LoadPlan(
             base_url=url,
             thresholds_text=text,
@@ -170,6 +177,7 @@ def test_canaries_measure_the_lag_end_to_end(lag_s: float | None, tmp_path: Path
     assert result["valid"], result["invalid_reasons"]
     assert found["load/dlq_items_count/count"] == "unknown"
     assert "no DATABASE_URL" in messages(result)
+    assert found["load/http_req_failed/rate"] != "fail", messages(result)
     if lag_s is None:
         due = {"fail", "unknown"} if "the gate itself was slow" in messages(result) else {"fail"}
         assert {found["load/outbox_lag_ms/p95"], found["load/outbox_lag_ms/avg"]} <= due, messages(result)

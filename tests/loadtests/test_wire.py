@@ -1,5 +1,6 @@
 """The lean HTTP client against real sockets: framing, reuse, limits. Runs in a process of its own, as gevent does."""
 
+import gzip
 import socket
 import threading
 from contextlib import AbstractContextManager
@@ -71,6 +72,8 @@ def ask(url: str, times: int = 1, method: str = "GET", idle_s: float = 0.05) -> 
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+OK_PACKED = gzip.compress(b"ok")
+PACKED = b"HTTP/1.1 200 OK\r\nContent-Encoding: GZip\r\nContent-Length: %d\r\n\r\n%b"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     [
         (OK, "200|ok|"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, "200|ok|"),
+        (PACKED % (len(OK_PACKED), OK_PACKED), "200|ok|"),
+        (PACKED % (2, b"ok"), "0|ok|encoded"),
         (b"HTTP/1.1 503 No\r\ncontent-length:0\r\n\r\n", "503||"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", "204||"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3;x=y\r\nabc\r\n0\r\n\r\n", "200|okabc|"),

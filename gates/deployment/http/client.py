@@ -47,6 +47,7 @@ IDLE_ENDS = (b"HTTP/1.1 408", b"HTTP/1.0 408")
 """How some servers end a connection that is idle (RFC 9110, 15.5.9)."""
 
 HINTS = {
+    "PROTOCOL_VERSION": ". It may speak TLS 1.0 or 1.1 alone, which this machine refuses: have it speak 1.2 or later",
     "illegal ": ". What answers there does not speak HTTP/1.1: it may speak HTTP/2 or TLS alone",
     "CERTIFICATE_VERIFY_FAILED": ". This machine does not trust the certificate: if an authority of your own signed it,"
     " name the authority's file in SSL_CERT_FILE; if it ran out or is of another host, renew it",

@@ -1,5 +1,6 @@
 """What may be in front of a healthy deployment: relays, proxies that rewrite answers, poolers."""
 
+import gzip
 import json
 import re
 import time
@@ -27,12 +28,14 @@ gc_pause_seconds_count 0
 OF_TABLES = re.compile(rb"^(?:dlq_items|outbox_pending|outbox_lag_seconds|agent_tasks_total)\b.*\n", re.MULTILINE)
 UUID = re.compile(r'"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"')
 HTML = (("Content-Type", "text/html"),)
+PROBLEM = (("Content-Type", "application/problem+json"), ("X-Request-Id", "of-the-replica"))
 NO_BODY = frozenset({"GET", "HEAD", "DELETE", "TRACE"})
 """haproxy refuses one of these with a body over HTTP/1.0, which nginx uses."""
 KEY = '"idempotency_key": '
 TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
 RARELY_S = 15.0
 """As often as Prometheus scrapes."""
+READ_LATE_S = 0.3
 IDLE_S = 1.5
 """The shortest idle timeout of common servers is 2 s (gunicorn)."""
 Prepare = Callable[[ProofBench], AbstractContextManager[Mapping[str, str]]]
@@ -120,6 +123,24 @@ def in_turns(bench: ProofBench) -> Iterator[Mapping[str, str]]:
         yield moved(bench, base)
 
 
+@contextmanager
+def read_late(bench: ProofBench) -> Iterator[Mapping[str, str]]:
+    """HTTP goes through a proxy that asks a replica for reads: it does not find what is younger than READ_LATE_S."""
+    there, found_from = real(bench), dict[str, float]()
+
+    def behave(asked: Asked) -> Reply:
+        if asked.method == "GET" and found_from.get(asked.path.rpartition("/")[2], 0.0) > time.monotonic():
+            return Reply(404, PROBLEM, b'{"code": "not_found"}')
+        reply = forward(there, asked)
+        if asked.method == "POST" and reply.status in {200, 202}:
+            for found in UUID.finditer(reply.body.decode()):
+                found_from.setdefault(found[0].strip('"'), time.monotonic() + READ_LATE_S)
+        return reply
+
+    with serve(behave) as base:
+        yield moved(bench, base)
+
+
 @prepares
 def through_a_pooler(bench: ProofBench, mode: str) -> Iterator[Mapping[str, str]]:
     """The gate's own login reaches the database through pgbouncer."""
@@ -132,6 +153,12 @@ def other_case(reply: Reply) -> Reply:
     swapped = tuple((name.swapcase(), value) for name, value in reply.headers)
     own = ("X-Request-Id", uuid.uuid4().hex)
     return Reply(reply.status, (own, *swapped, ("X-Served-By", "edge-7"), ("vary", "Origin")), reply.body)
+
+
+def packed(reply: Reply) -> Reply:
+    """The body in gzip, though nobody asked for it: who sends no Accept-Encoding accepts all."""
+    coded = (*reply.headers, ("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+    return Reply(reply.status, coded, gzip.compress(reply.body)) if reply.body else reply
 
 
 def with_a_member(reply: Reply) -> Reply:

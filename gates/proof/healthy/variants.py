@@ -233,6 +233,8 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     ),
     "ipv6": ("at an IPv6 address", before.through_a_relay(RelayOptions("::1"))),
     "header-case": ("headers in other cases, unknown ones, two request ids", before.through_a_proxy(before.other_case)),
+    "packed": ("answers in gzip", before.through_a_proxy(before.packed)),
+    "read-late": (f"reads by a replica that is {before.READ_LATE_S:g} s behind", before.read_late),
     "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
     "json-spelling": (
         "members in reverse order, indented, UUIDs in capitals",

@@ -129,6 +129,16 @@ def _signed_by_itself() -> Iterator[str]:
 
 
 @contextmanager
+def _of_old_tls() -> Iterator[str]:
+    def refuse(peer: socket.socket, _number: int, _end: object) -> None:
+        peer.recv(65_536)
+        peer.sendall(bytes.fromhex("15030100020246"))
+
+    with accepting(refuse) as url:
+        yield f"https{url.removeprefix('http')}{PATH}"
+
+
+@contextmanager
 def _unknown_name() -> Iterator[str]:
     yield f"https://no-such-host.invalid{PATH}"
 
@@ -139,6 +149,7 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "unknown name": (_unknown_name, "no-such-host.invalid"),
     "silent": (_silent, "Timeout"),
     "no TLS": (answering(Reply(200), "https"), "SSL"),
+    "old TLS": (_of_old_tls, "TLS 1.0 or 1.1 alone"),
     "an authority of one's own": (_signed_by_itself, "name the authority's file in SSL_CERT_FILE"),
     "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "does not speak HTTP/1.1"),
     "redirect": (
