@@ -312,7 +312,9 @@ class HttpWords:
 
     def _read_error(self, error: Any) -> Any:
         """One entry of `errors`, which names a member."""
-        texts = {n: v for n, v in error.items() if isinstance(v, str)} if isinstance(error, Mapping) else {}
+        said_of = error.items() if isinstance(error, Mapping) else ()
+        paths = ((n, ".".join(map(str, v)) if isinstance(v, list) else v) for n, v in said_of)
+        texts = {n: v for n, v in paths if isinstance(v, str)}
         # by its key; else by its text: the name of a member
         name = next((n for n in (*NAMES_OF_A_FIELD, *texts) if last_of(texts.get(n, "")) in self._told), "")
         name = name or next((n for n in NAMES_OF_A_FIELD if n in texts), "")

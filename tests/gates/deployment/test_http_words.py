@@ -230,6 +230,25 @@ OWN = names_of(
             400,
             (400, {"errors": [{"path": "/body/limit", "problem": "is 0", "field": "max", "message": "is 0"}]}),
         ),
+        (
+            "POST",
+            "/dlq-replay",
+            {"error": {"code": "BAD", "of": [{"loc": ["body", "dlq_ids", 0], "msg": "is short", "input": ["x"]}]}},
+            400,
+            (400, {"errors": [
+                {"loc": ["body", "dlq_ids", 0], "msg": "is short", "input": ["x"], "field": "dlq_ids", "message": "is short"}
+            ]}),
+        ),
+        *(
+            (
+                "POST",
+                "/dlq-replay",
+                {"error": {"code": "BAD", "of": [{"field": said, "message": "is short"}]}},
+                400,
+                (400, {"errors": [{"field": "dlq_ids", "message": "is short"}]}),
+            )
+            for said in ("dlq_ids.0", "dlq_ids[0]", "/dlq_ids/0")
+        ),
     ],
 )  # fmt: skip
 def test_an_endpoint_has_its_own_success_and_members(
