@@ -233,11 +233,12 @@ OWN = names_of(
         (
             "POST",
             "/dlq-replay",
-            {"error": {"code": "BAD", "of": [{"loc": ["body", "dlq_ids", 0], "msg": "is short", "input": ["x"]}]}},
+            {"error": {"code": "BAD", "of": [{"loc": ["body", "dlq_ids", 0], "msg": "short"}]}},
             400,
-            (400, {"errors": [
-                {"loc": ["body", "dlq_ids", 0], "msg": "is short", "input": ["x"], "field": "dlq_ids", "message": "is short"}
-            ]}),
+            (
+                400,
+                {"errors": [{"loc": ["body", "dlq_ids", 0], "msg": "short", "field": "dlq_ids", "message": "short"}]},
+            ),
         ),
         *(
             (
