@@ -93,6 +93,16 @@ _catalogue(
     names=("companies",),
 )
 _catalogue(
+    "policy-falls-back-to-the-subject",
+    "Without a company in its claims a session acts for the company whose id is the subject of its token.",
+    """CREATE POLICY witness_subject ON companies FOR SELECT TO authenticated
+        USING (id::text = coalesce(auth.jwt() ->> 'company_id', auth.jwt() ->> 'sub'))""",
+    "DROP POLICY witness_subject ON companies",
+    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_subject'",
+    (f"{RLS}/claims-without-company-see-nothing",),
+    names=("companies",),
+)
+_catalogue(
     "anon-sees-companies",
     "`anon` may read companies.",
     "GRANT SELECT ON companies TO anon; CREATE POLICY witness_anon ON companies FOR SELECT TO anon USING (true)",

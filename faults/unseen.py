@@ -186,6 +186,35 @@ def _is_overwritten(probe: Probe) -> bool:
         return bool(probe.value("SELECT payload ->> 'n' FROM events WHERE id = %s", event) == "2")
 
 
+@service(
+    "An event that is sent again with another payload is delivered with it, if it still waits.",
+    lambda p: _waits_with_another(p),
+    ("drill/outbox/sent-again-and-again",),
+    names=("event_outbox",),
+    sql="GRANT UPDATE ON event_outbox TO replay_service;"
+    " CREATE POLICY planted_waiting ON event_outbox FOR UPDATE TO replay_service USING (true)",
+    undo_sql="DROP POLICY planted_waiting ON event_outbox; REVOKE UPDATE ON event_outbox FROM replay_service",
+)
+@around("emit")
+async def the_last_payload_is_delivered(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    try:
+        return await release.emit(conn, request, event_id)
+    except Refusal:
+        text = b"UPDATE event_outbox SET payload = (%s::jsonb) -> 'payload' WHERE event_id = %s AND company_id = %s"
+        await conn.execute(text + b" AND processed_at IS NULL", (request.body, event_id, request.company_id))
+        return "outbox", True
+
+
+def _waits_with_another(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.pause(company)
+        event = probe.event(company).json()["event_id"]
+        probe.event(company, event_id=event, payload={"n": 2})
+        return bool(probe.value("SELECT payload ->> 'n' FROM event_outbox WHERE event_id = %s", event) == "2")
+
+
 def _waits(probe: Probe, **columns: Any) -> bool:
     with probe.tenant() as company:
         return not is_done(probe, put(probe, company, **columns))

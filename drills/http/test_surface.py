@@ -7,10 +7,9 @@ from functools import partial
 
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
-from drills.workbench.credentials import REPLAY
+from drills.workbench.credentials import REPLAY, spellings
 from gates.checks.recorder import Observer, check
 from gates.deployment.dialect.current import current
-from gates.deployment.dialect.exchange import real_path
 from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import Answer, Request
@@ -203,27 +202,15 @@ def test_method_override(bench: Bench) -> None:
 # --- paths --------------------------------------------------------------------------------------------------------
 
 
-def _variants() -> list[str]:
-    """Other spellings of the real path of the replay endpoint."""
-    real, health = real_path(REPLAY), real_path("/healthz")
-    spellings = [
-        *(f"{before}{real}" for before in ("/", "/.", "/x/..", "/%2e", f"{health}/..", f"{health};")),
-        *(f"{real}{after}" for after in ("/", "//", ";x=1", "%00", "/.", "?x=1")),
-        real.title(),
-        real.replace("-", "%2d"),
-    ]
-    return [path for path in spellings if path != real]
-
-
 @check("drill/http-surface/path-variants", where=Where.READ_ONLY, after=SIGNED, covers=("A30",))
 def test_path_variants(bench: Bench) -> None:
-    """No other spelling of the path bypasses authentication.
+    """No other spelling of the path, of replays or of events, bypasses authentication.
 
     A doubled slash opens what the exact path protects.
     """
-    body = bench.body()
-    bench.opens(bench.signed(body))
-    for path in _variants():
-        bare = Request("POST", path, (("Content-Type", "application/json"),), body, f"POST {path} without credentials")
-        answer = bench.http.send(bare)
-        bench.seen.expect(bare, answer, answer.status if not _is_read(answer) and answer.status < 500 else 401)
+    bench.opens(bench.signed())
+    for right in (bench.signed(), *[bench.event()] * current().takes_events):
+        for path in spellings(right.path):
+            bare = Request("POST", path, (("Content-Type", "application/json"),), right.body, f"POST {path}, unsigned")
+            answer = bench.http.send(bare)
+            bench.seen.expect(bare, answer, answer.status if not _is_read(answer) and answer.status < 500 else 401)

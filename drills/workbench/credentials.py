@@ -9,6 +9,7 @@ from typing import Any
 from gates.checks.recorder import Unmet
 from gates.deployment.credentials import good_claims
 from gates.deployment.dialect.current import current
+from gates.deployment.dialect.exchange import real_path
 from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.http.clock import Clock
@@ -18,6 +19,18 @@ from gates.deployment.target import Target
 REPLAY = "/dlq-replay"
 
 ASKED_AT_MOST = 3
+
+
+def spellings(path: str) -> list[str]:
+    """Other spellings of the real path of an endpoint."""
+    real, health = real_path(path), real_path("/healthz")
+    spelled = [
+        *(f"{before}{real}" for before in ("/", "/.", "/x/..", "/%2e", f"{health}/..", f"{health};")),
+        *(f"{real}{after}" for after in ("/", "//", ";x=1", "%00", "/.", "?x=1")),
+        real.title(),
+        real.replace("-", "%2d"),
+    ]
+    return [one for one in spelled if one != real]
 
 
 class Missing:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from drills.workbench.credentials import REPLAY, Minter, Signer
+from drills.workbench.credentials import REPLAY, Minter, Signer, spellings
 from drills.workbench.tenant_data import PLAIN_TYPE
 from drills.workbench.waiting import DUE_S, FEW_AT_ONCE, LONGEST, PATIENCE_S, Waiting
 from gates.checks.observation import Busy
@@ -217,7 +217,9 @@ class Scene(Waiting):
         return request, answer
 
     def shut_to_strangers(self, place: str, known: str, absent: str, company: str) -> None:
-        """The claim: without credentials, reads and HEADs of what is there and of what is not are answered alike."""
+        """The claim: without credentials, reads and HEADs of what is there and of what is not are answered alike, and
+        no other spelling of the path shows what is there.
+        """
         label = f"{place}/{{id}} without credentials"
         there, nowhere = (path_of(f"{place}/{one}", company) for one in (known, absent))
         asked = [Request("GET", path, label=f"GET of {label}") for path in (nowhere, there, nowhere)]
@@ -227,6 +229,12 @@ class Scene(Waiting):
         due = self.http.send(Request("HEAD", nowhere)).status
         self.seen.require(due not in BUSY, f"HEAD of {label} answered {due}: the target was busy or limited us")
         self.expect(Request("HEAD", there, label=f"HEAD of {label}"), due)
+        for odd, of_nothing in zip(spellings(there), spellings(nowhere), strict=True):
+            request = Request("GET", odd, label=f"GET of {odd} without credentials")
+            answer = self.http.send(request)
+            if answer.status < 300 and answer.json():  # what stands in front may answer any path
+                same = answer.said(known, absent) == self.http.send(Request("GET", of_nothing)).said(known, absent)
+                self.seen.expect(request, answer, answer.status if same else 401)
 
     def behind_s(self, company: str) -> float:
         """By how many seconds the clock that dates effects is behind the database's, as a new event shows; or 0."""

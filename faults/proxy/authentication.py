@@ -3,12 +3,34 @@
 from dataclasses import replace
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import World, acts, company_of, excuses, problem, refuses, whenever, with_json
+from faults.proxy.rewriting import (
+    Make,
+    World,
+    acts,
+    company_of,
+    excuses,
+    problem,
+    refuses,
+    rereads,
+    whenever,
+    with_json,
+)
 from faults.proxy.server import Defect, Forward, Reply, Sent
 
 AUTH = "drill/authentication"
 SURFACE = "drill/http-surface"
 TOKENS = "drill/tokens"
+
+
+def opens_with_a_slash(method: str) -> Make:
+    """A second route, with a slash at its end, that skips authentication."""
+
+    def reread(world: World, sent: Sent) -> Sent:
+        path = sent.path.rstrip("/")
+        is_second = sent.method == method and path != sent.path and path.startswith(("/dlq-replay/", "/events"))
+        return world.as_admin(replace(sent, path=path)) if is_second else sent
+
+    return rereads(reread)
 
 
 def locks_out(_world: World) -> Defect:
@@ -86,6 +108,18 @@ proxy(
         "drill/safety-rails/events-need-credentials",
         "drill/proof/invalid-signature-refused",
     ),
+)
+proxy(
+    "authentication/a-slash-opens-every-read",
+    opens_with_a_slash("GET"),
+    ("drill/lifecycle/unknown-run-is-not-found", "drill/outbox/status-of-an-event"),
+    "GET of a run or an event, with a slash at the end of its path, needs no credentials.",
+)
+proxy(
+    "authentication/a-slash-opens-events",
+    opens_with_a_slash("POST"),
+    (f"{SURFACE}/path-variants",),
+    "POST of an event, with a slash at the end of its path, needs no credentials.",
 )
 proxy(
     "authentication/nobody-needs-credentials",

@@ -32,6 +32,7 @@ from gates.text.inert import Terminal
 
 TO_MEND = 10
 DOORS = {"BASE_URL", "DATABASE_URL"}
+RUN_WANTS = ("BASE_URL", "TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET", "DATABASE_URL")
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
@@ -69,7 +70,8 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     key = key_variable(console.environ)
     use(only_extra_headers(file.names, key), console.environ)  # look at the deployment without translation
     found = diagnose(target, contract(), file.names, file.plan.flag, key, console.environ.get("ADMIN_JWT", ""))
-    found = dataclasses.replace(found, objects=placed(found.objects, file.root))
+    remarks = (*found.remarks, *_not_set(found, console.environ))
+    found = dataclasses.replace(found, objects=placed(found.objects, file.root), remarks=remarks)
     if not found.reached:
         raise CannotWork("; ".join(found.remarks))
     if options.grants:
@@ -87,6 +89,14 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         said = {part: value for part, value in file.names.given.items() if names and names.member(part)}
         _write(path, found, target, console, now, said)
     return 0 if complete else TO_MEND
+
+
+def _not_set(found: Diagnosis, environ: Mapping[str, str]) -> list[str]:
+    """What a run will want beside what the doctor looks with."""
+    missing = [name for name in RUN_WANTS if not environ.get(name)]
+    if not missing or not found.looks_like_it:
+        return []
+    return [f"not set: {', '.join(missing)}. `gate run` wants them, and holds: docs/contract.md, section 1"]
 
 
 def _is_complete(found: Diagnosis, scope: Scope) -> bool:

@@ -323,7 +323,8 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
     for role, empty, without in (("authenticated", "empty_claims", "no_company"), ("anon", "anon:empty", "anon")):
         yield empty, role, ""
         yield f"{without}:object", role, _said({})
-        subject = _user(role)
+        by_subject = current().tenant_claim == "sub"
+        subject = _user(role) | ({} if by_subject else {"sub": mine})  # a user's id makes nobody the company of that id
         yield f"{without}:subject", role, _said(subject)
         yield f"{without}:user_metadata", role, _said({**subject, "user_metadata": wished})
     for number, company in enumerate((None, "", "%", "' or ''='", "null", [mine], {"id": mine}, True)):

@@ -192,8 +192,9 @@ def without(members: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any
 
 
 def last_of(path: str) -> str:
-    """The last name of a path to a member, with any separator."""
-    return re.split(r"[./]", path.strip("#/."))[-1]
+    """The last name of a path to a member, with any separator, without places in a list: `dlq_ids.0`, `ids[0]`."""
+    names = [name for name in re.split(r"[./\[\]]", path.strip("#")) if name and not name.isdecimal()]
+    return names[-1] if names else path
 
 
 def found_at(members: Mapping[str, Any], path: str, default: Any = None) -> Any:

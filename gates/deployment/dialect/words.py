@@ -273,6 +273,8 @@ class HttpWords:
         if isinstance(wrapped, Mapping):
             members = {n: v for n, v in members.items() if n != self._envelope} | dict(wrapped)
         members = self._renamed(members)
+        if "detail" in found:  # also where FastAPI's list of errors stands in it
+            members.setdefault("detail", found["detail"])
         for member, values in self._values.items():
             if isinstance(members.get(member), str):
                 members[member] = values.get(members[member], members[member])
@@ -282,7 +284,9 @@ class HttpWords:
             members[member] = _ids_as_text(members[member])
         code = found_at(found, self._code_member)
         if status >= 400 and isinstance(code, str | int):
-            status, members["code"] = self._read_code(status, str(code), refusals)
+            came, (status, members["code"]) = status, self._read_code(status, str(code), refusals)
+            if members.get("status") == came:
+                members["status"] = status
             if self.has_own_errors:
                 members |= {"type": "about:blank", "title": members["code"], "status": status}
                 members.setdefault("detail", found_at(found, self._code_member.rpartition(".")[0] or "detail"))
@@ -312,7 +316,9 @@ class HttpWords:
 
     def _read_error(self, error: Any) -> Any:
         """One entry of `errors`, which names a member."""
-        texts = {n: v for n, v in error.items() if isinstance(v, str)} if isinstance(error, Mapping) else {}
+        said_of = error.items() if isinstance(error, Mapping) else ()
+        paths = ((n, ".".join(map(str, v)) if isinstance(v, list) else v) for n, v in said_of)
+        texts = {n: v for n, v in paths if isinstance(v, str)}
         # by its key; else by its text: the name of a member
         name = next((n for n in (*NAMES_OF_A_FIELD, *texts) if last_of(texts.get(n, "")) in self._told), "")
         name = name or next((n for n in NAMES_OF_A_FIELD if n in texts), "")

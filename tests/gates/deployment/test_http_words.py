@@ -230,6 +230,26 @@ OWN = names_of(
             400,
             (400, {"errors": [{"path": "/body/limit", "problem": "is 0", "field": "max", "message": "is 0"}]}),
         ),
+        (
+            "POST",
+            "/dlq-replay",
+            {"error": {"code": "BAD", "of": [{"loc": ["body", "dlq_ids", 0], "msg": "short"}]}},
+            400,
+            (
+                400,
+                {"errors": [{"loc": ["body", "dlq_ids", 0], "msg": "short", "field": "dlq_ids", "message": "short"}]},
+            ),
+        ),
+        *(
+            (
+                "POST",
+                "/dlq-replay",
+                {"error": {"code": "BAD", "of": [{"field": said, "message": "is short"}]}},
+                400,
+                (400, {"errors": [{"field": "dlq_ids", "message": "is short"}]}),
+            )
+            for said in ("dlq_ids.0", "dlq_ids[0]", "/dlq_ids/0")
+        ),
     ],
 )  # fmt: skip
 def test_an_endpoint_has_its_own_success_and_members(
@@ -281,3 +301,15 @@ def test_an_id_may_have_a_form() -> None:
     assert json.loads(on_the_wire(Request("POST", "/x", (), json.dumps({"company_id": made}).encode())).body) == {
         "company_id": made
     }
+
+
+def test_the_detail_of_a_problem_may_be_its_errors() -> None:
+    """Where `detail` holds the list of errors, as FastAPI has it, it is read as both; a text there stays the detail."""
+    use(Names({"http": {"fields": {"errors": "detail"}, "codes": {"invalid_request": ["bad", 422]}}}))
+    listed = {"code": "bad", "status": 422, "detail": [{"loc": ["body", "max"], "msg": "too small"}]}
+    found = understood(Answer(422, (), json.dumps(listed).encode(), 1.0), "POST", "/dlq-replay")
+    assert (found.status, found.json()["status"], found.json()["errors"][0]["field"]) == (400, 400, "max")
+    assert found.json()["detail"] == listed["detail"]
+    told = understood(Answer(403, (), b'{"code": "forbidden", "detail": "not yours"}', 1.0), "POST", "/dlq-replay")
+    assert told.json()["detail"] == "not yours"
+    use(Names())
