@@ -99,7 +99,7 @@ def _opens_another_body(probe: Probe) -> bool:
 
 @service(
     "Verified v2 signatures are cached without their time: they never go stale.",
-    lambda p: _outlives_its_time(p, 300, lambda at, n: answers(p, p.sign_v2(_spaced(p, n), at), _spaced(p, n))),
+    lambda p: outlives_its_time(p, 300, lambda at, n: answers(p, p.sign_v2(_spaced(p, n), at), _spaced(p, n))),
     ("drill/authentication/v2-accepted-until-it-is-stale",),
     names=("401",),
 )
@@ -156,7 +156,7 @@ async def signatures_beside_a_token_never_go_stale(
 
 @service(
     "Verified tokens are cached without their expiry: they never expire.",
-    lambda p: _outlives_its_time(
+    lambda p: outlives_its_time(
         p, 30, lambda at, n: p.send(dry_body(p), p.as_token(p.token({"exp": at, "sub": f"n{n}"}))).status_code
     ),
     ("drill/tokens/accepted-until-it-expires",),
@@ -178,7 +178,7 @@ def _spaced(probe: Probe, number: int) -> bytes:
     return dry_body(probe) + b" " * number
 
 
-def _outlives_its_time(probe: Probe, limit_s: int, status: Callable[[int, int], int]) -> bool:
+def outlives_its_time(probe: Probe, limit_s: int, status: Callable[[int, int], int]) -> bool:
     """Whether credentials of a time are accepted that were accepted before, when others of that time are refused."""
     at = int(time.time()) - limit_s + 3
     if not is_let_in(status(at, 0)):

@@ -40,6 +40,8 @@ from gates.text.foreign import json_object
 
 LATEST_S, POLL_S = 4, 0.1
 """How long credentials that are just too old may still be accepted: clocks differ by a second, or two."""
+SPREAD = 8
+"""Calls over several connections, of which each process of a small service takes one: each may have a cache."""
 
 
 @dataclass
@@ -248,18 +250,19 @@ class Bench:
                 break
         for request, answer in used:
             self._let_in(request, answer, control=True)
-        unused = (made(at, number)[0] for number in itertools.count(1))
+        unused = (made(at, number)[:1] for number in itertools.count(1))
         self.soon_shut(unused, "credentials of the same time that nobody has used are still accepted")
         for request, _ in used:
-            self.soon_shut(itertools.repeat(request))
-            self.shut(request)
+            by_many = [request] * SPREAD
+            self.soon_shut(itertools.repeat(by_many))
+            self.shut_all(by_many)
 
-    def soon_shut(self, requests: Iterator[Request], otherwise: str = "") -> None:
-        """Wait until one of these is refused: clocks of instances differ. `otherwise`: why the check is unknown where
-        none is refused in time; where it is empty, the caller judges.
+    def soon_shut(self, requests: Iterator[Sequence[Request]], otherwise: str = "") -> None:
+        """Wait until all of the next ones are refused: clocks of instances differ. `otherwise`: why the check is
+        unknown where they are not in time; where it is empty, the caller judges.
         """
         deadline = time.monotonic() + LATEST_S
-        while let_in(self.http.send(next(requests))) and time.monotonic() < deadline:
+        while any(map(let_in, self.http.several(next(requests)))) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         self.seen.require(not otherwise or time.monotonic() < deadline, otherwise)
 

@@ -72,7 +72,7 @@ def ask(url: str, times: int = 1, method: str = "GET", idle_s: float = 0.05) -> 
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-OK_PACKED = gzip.compress(b"ok")
+OK_PACKED = gzip.compress(b"ok", mtime=0)
 PACKED = b"HTTP/1.1 200 OK\r\nContent-Encoding: GZip\r\nContent-Length: %d\r\n\r\n%b"
 
 
