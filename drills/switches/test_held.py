@@ -109,8 +109,9 @@ def _switched_off(scene: Scene, *percentages: int) -> list[str]:
     """
     held = [scene.company("paused")]
     scene.pause(held[0])
-    if scene.claims("flags") and current().has("feature_flags", "company_id"):
-        for is_on, percentage in ((False, 100), *((True, one) for one in percentages)):
+    if scene.claims("flags"):
+        rows = [(False, 100), *((True, one) for one in percentages)]
+        for is_on, percentage in rows * current().has("feature_flags", "company_id"):
             held.append(scene.company("off"))
             scene.set_flag(held[-1], OUTBOX_FLAG, enabled=is_on, percentage=percentage)
     return held

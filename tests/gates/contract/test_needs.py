@@ -21,8 +21,8 @@ FOUNDATION = {"gate", "replay", "tenancy", "dead-letters", "outbox"}
 CONTEXT = {"flags", "pause"}
 """A query reads these to know what is held; without them nothing is, so it needs neither."""
 
-BY_TABLE = {"sql/spot/flags-decided-by-formula"}
-"""Asks whether the table is there, and judges that much less without it."""
+BY_TABLE = {"sql/spot/flags-decided-by-formula", "sql/spot/sequences-ahead"}
+"""These ask whether a table is there, and judge that much less without it."""
 
 AREAS = {name: r.area for name, r in contract().relations.items()} | {
     f.name: f.area for f in contract().functions.values()
