@@ -110,7 +110,7 @@ async def who_forces_by_token_is_not_paused(release: Parts, conn: Connection, co
     ASKED,
     names=("budget_exhausted",),
 )
-@around("reserve_budget", of=_forcing)
+@around("reserve_budget", of=lambda settings: _uncharged(_forcing(settings)))
 async def who_forces_by_token_has_a_budget(release: Parts, conn: Connection, company: str) -> int:
     left = await release.reserve_budget(conn, company)
     return max(left, 1) if FORCED.get() else left
@@ -122,10 +122,18 @@ async def who_forces_by_token_has_a_budget(release: Parts, conn: Connection, com
     ("drill/ledger/charged-however-asked",),
     names=("charged",),
 )
-@around("charge", of=_forcing)
-async def who_forces_by_token_pays_nothing(release: Parts, conn: Connection, company: str, items: int) -> None:
-    if not FORCED.get():
-        await release.charge(conn, company, items)
+def who_forces_by_token_pays_nothing(settings: Settings) -> Parts:
+    return _uncharged(_forcing(settings))
+
+
+def _uncharged(release: Parts) -> Parts:
+    """A service that charges nothing for what is forced: a trigger would refuse to charge a spent budget."""
+
+    async def charge(conn: Connection, company: str, items: int) -> None:
+        if not FORCED.get():
+            await release.charge(conn, company, items)
+
+    return dataclasses.replace(release, charge=charge)
 
 
 def _forced_by_token(probe: Probe, state: str) -> Any:
@@ -262,7 +270,7 @@ def _serves_no_admin(probe: Probe) -> int:
     names=("replay_requests_total",),
 )
 @around("replay")
-async def replays_of_tokens_are_not_counted_of_a_token(release: Parts, parts: Parts, call: Call) -> Reply:
+async def replays_of_tokens_are_not_counted(release: Parts, parts: Parts, call: Call) -> Reply:
     reply = await release.replay(parts, call)
     if any(name == b"authorization" for name, _ in call.headers):
         parts.metrics.replays.add(reply.outcome, amount=-1)

@@ -106,7 +106,7 @@ def _of_wide_letters(probe: Probe) -> int:
     "The answer to an event that the database refuses quotes the database.",
     lambda p: _quotes_the_database(p),
     ("drill/ledger/no-error-shows-insides",),
-    names=("it shows",),
+    names=("500 shows",),
     production=False,
 )
 @around("emit")

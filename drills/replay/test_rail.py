@@ -49,7 +49,8 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
         for said in rows:  # counted at the stop, or when what was in flight then had settled
             counts = (said["target_count"], said["success_count"], said["failure_count"])
             fits = counts[:2] == (row["target_count"], 0) and 5 <= counts[2] <= row["failure_count"]
-            assert fits, f"{said['action']} counts {counts} (target, success, failure); {attempted} items failed"
+            told = f"target_count, success_count and failure_count {counts}"
+            assert fits, f"the end of a stopped run, {said['action']}, says {told}; the run says {row}"
     status = scene.ended(seven)["status"]
     assert status == "stopped", f"a run of seven items, which all fail, is {status!r}"
     scene.seen.require(scene.unfinished(run) == 0, "the run is stopped and has open outbox rows")
