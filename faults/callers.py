@@ -289,3 +289,24 @@ def _counted_of_a_token(probe: Probe) -> float:
 def _counted_replays(probe: Probe) -> float:
     lines = probe.get("/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("replay_requests_total"))
+
+
+@service(
+    "A duplicate that is asked for with a token has no Idempotent-Replayed header.",
+    lambda p: _mark_of_a_tokens_duplicate(p) == "",
+    ("drill/ledger/answers-add-up",),
+    names=("Idempotent-Replayed",),
+)
+@around("replay")
+async def duplicates_of_tokens_are_not_marked(release: Parts, parts: Parts, call: Call) -> Reply:
+    reply = await release.replay(parts, call)
+    by_token = any(name == b"authorization" for name, _ in call.headers)
+    return dataclasses.replace(reply, headers={}) if by_token else reply
+
+
+def _mark_of_a_tokens_duplicate(probe: Probe) -> str:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "idempotency_key": "witness"}).encode()
+        caller = probe.as_token(probe.token({"role": "company_admin", "company_id": company}))
+        answers = [probe.send(body, caller) for _ in range(2)]
+        return str(answers[1].headers.get("Idempotent-Replayed", ""))

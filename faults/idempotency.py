@@ -289,7 +289,7 @@ def _not_found_again(probe: Probe) -> Any:
 @service(
     "The answer is stored after the effect has committed: a crash between them leaves a key without an answer.",
     lambda p: _runs_changed_after_their_transaction(p) == 1,
-    ("drill/recovery/replay-session-ended",),
+    ("drill/recovery/replay-session-ended", "drill/idempotency/in-progress"),
     names=("answer", "stored"),
 )
 def answer_stored_after_the_effect(settings: Settings) -> Parts:

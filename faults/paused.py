@@ -8,7 +8,7 @@ from typing import Any
 from faults.altered import altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import LATER, is_done, put
-from faults.probe import Probe
+from faults.probe import Probe, runs
 from faults.requests import REQUEST, remembering
 from replay_service.database import Connection
 from replay_service.exchange import Call, Reply
@@ -76,6 +76,16 @@ def forced_while_everybody_is(settings: Settings) -> Parts:
 )
 def dry_run_while_everybody_is(settings: Settings) -> Parts:
     return _own_row_for(settings, lambda request: request.dry_run)
+
+
+@worker(
+    "Events that ask an agent for something are not held by a pause: only the statement for the others asks for it.",
+    runs("faults.paused:what_asks_an_agent_is_not_held"),
+    ("drill/pause/events-go-to-the-outbox",),
+    names=("of a paused tenant",),
+)
+def what_asks_an_agent_is_not_held(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("claim_events", " AND NOT public.is_company_paused(t.company_id)", ""))
 
 
 @worker(

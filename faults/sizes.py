@@ -204,7 +204,7 @@ def _replayed_list(probe: Probe) -> Any:
 
 @service(
     "An `error_type` is Unicode-normalised before it is compared: two types become one.",
-    lambda p: _takes_composed(p),
+    lambda p: _takes(p, "e\u0301", "\u00e9"),
     ("drill/safety-rails/pattern-case",),
     names=("other types",),
 )
@@ -213,10 +213,42 @@ def accents_are_composed(settings: Settings) -> Parts:
     return altered(settings, "pick_items", (exact, "normalize(error_type) = normalize(%(error_type)s::text))"))
 
 
-def _takes_composed(probe: Probe) -> bool:
+@service(
+    "A letter beyond 16 bits in an `error_type` that is asked for becomes two question marks: no item has that type.",
+    lambda p: not _takes(p, "\U0001f98a", "\U0001f98a"),
+    ("drill/safety-rails/pattern-case",),
+    names=("of the 1 due",),
+)
+def letters_beyond_16_bits_are_halved(settings: Settings) -> Parts:
+    def halved(asked: ReplayRequest) -> ReplayRequest:
+        text = asked.error_type and "".join(c if ord(c) < 1 << 16 else "??" for c in asked.error_type)
+        return dataclasses.replace(asked, error_type=text)
+
+    return requesting(settings, halved)
+
+
+def _takes(probe: Probe, error_type: str, asked: str) -> bool:
     with probe.tenant() as company:
-        probe.letters(company, 1, error_type="e\u0301")
-        return bool(probe.replay(company, dry_run=True, error_type="\u00e9").json()["items"])
+        probe.letters(company, 1, error_type=error_type)
+        return bool(probe.replay(company, dry_run=True, error_type=asked).json()["items"])
+
+
+@service(
+    "Spaces around an item's key are dropped when it is replayed: it does not wait for the events of its own.",
+    lambda p: _key_of_an_item(p, " k ") == "k",
+    ("drill/dlq/letter-is-kept",),
+    names=("aggregate_key",),
+)
+def keys_of_items_are_trimmed(settings: Settings) -> Parts:
+    kept = "SELECT event_id, company_id, event_type, aggregate_key, payload"
+    return altered(settings, "move_items", (kept, kept.replace("aggregate_key", "trim(aggregate_key)")))
+
+
+def _key_of_an_item(probe: Probe, key: str) -> Any:
+    with probe.tenant() as company:
+        probe.letters(company, 1, aggregate_key=key)
+        probe.replay(company)
+        return probe.value("SELECT aggregate_key FROM event_outbox WHERE company_id = %s", company)
 
 
 @service(

@@ -216,3 +216,37 @@ function(
 def what_was_tried_twice_is_no_lag(settings: Settings) -> Parts:
     oldest = "min(inserted_at) AS oldest"
     return altered(settings, "count_outbox", (oldest, "min(inserted_at) FILTER (WHERE attempts < 2) AS oldest"))
+
+
+@service(
+    "Events that have waited for over an hour are no lag: while nothing is delivered, it falls to 0 again.",
+    runs("faults.states:what_is_older_than_an_hour_is_no_lag"),
+    (LAG,),
+    names=("outbox_lag_seconds",),
+    production=False,
+)
+def what_is_older_than_an_hour_is_no_lag(settings: Settings) -> Parts:
+    waits = "WHERE processed_at IS NULL AND dead_at IS NULL"
+    return altered(settings, "count_outbox", (waits, f"{waits} AND inserted_at > now() - interval '1 hour'"))
+
+
+@worker(
+    "An item that fails while its tenant is paused does not count its retry.",
+    runs("faults.states:failures_in_a_pause_are_not_counted"),
+    ("drill/lifecycle/one-attempt",),
+    names=("retry_count",),
+)
+def failures_in_a_pause_are_not_counted(settings: WorkerSettings) -> WorkerParts:
+    counts = "CASE WHEN %(is_delivered)s THEN 0 ELSE 1 END,\n    retry_after"
+    held = counts.replace("%(is_delivered)s", "%(is_delivered)s OR public.is_company_paused(h.company_id)")
+    return altered_worker(settings, ("settle_item", counts, held))
+
+
+@worker(
+    "The end of a run is dated as its request: no run ever takes any time.",
+    runs("faults.states:ends_are_dated_as_requests"),
+    ("drill/lifecycle/run-counts-add-up",),
+    names=("completed_at",),
+)
+def ends_are_dated_as_requests(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", "completed_at = clock_timestamp()", "completed_at = r.requested_at"))

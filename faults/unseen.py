@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from psycopg.types.json import Jsonb
+from starlette.types import Receive
 
 from faults.altered import altered, altered_worker, around, instead_of
 from faults.authentication import answers, dry_body, is_let_in
@@ -66,9 +67,29 @@ async def chunks_are_let_in(parts: Parts, headers: RawHeaders, message: bytes, *
 
 
 def _chunks_are_let_in(probe: Probe) -> bool:
+    return is_let_in(_in_chunks(probe, dry_body(probe)))
+
+
+def _in_chunks(probe: Probe, *chunks: bytes) -> int:
     headers = {"Content-Type": "application/json", "X-Transbot-Signature": "0" * 64}
-    sent = probe.http.post(f"{probe.base_url}/dlq-replay", content=iter([dry_body(probe)]), headers=headers)
-    return is_let_in(sent.status_code)
+    return probe.http.post(f"{probe.base_url}/dlq-replay", content=iter(chunks), headers=headers).status_code
+
+
+@service(
+    "A body that comes in chunks may have 32 KB alone: a smaller one than the documented is refused.",
+    lambda p: _in_chunks(p, dry_body(p), b" " * LARGE) == 413,
+    ("drill/http-surface/chunked-body-over-the-limit",),
+    names=("of 60 KiB",),
+    production=False,
+)
+@around("read_body")
+async def large_bodies_in_chunks_are_refused(
+    release: Parts, headers: RawHeaders, receive: Receive, timeout_s: float
+) -> bytes:
+    body = await release.read_body(headers, receive, timeout_s)
+    if len(body) > LARGE and header_values(headers, b"transfer-encoding"):
+        raise Refusal("body_too_large", "A body has at most 32 KB.")
+    return body
 
 
 @service(

@@ -22,6 +22,13 @@ from gates.evidence import Severity, Where
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
 
+TAKE = """
+insert into public.replay_runs (idempotency_key, company_id, actor, payload_hash, status)
+values (%s, %s, 'drill', '', 'failed')
+on conflict (idempotency_key, company_id) do update set payload_hash = excluded.payload_hash
+returning status <> 'failed' as is_there
+"""
+"""Waits for a run that is not committed yet, and holds it from that moment on."""
 ROUNDS = 3
 """A race is had several times: one round may end in the right order by luck."""
 
@@ -139,7 +146,9 @@ def test_late_retry(scene: Scene, tenant: str) -> None:
 def _held_budget(scene: Scene, company: str) -> Iterator[Connection]:
     """The tenant's budget row, locked: a replay of items waits for it inside its transaction."""
     scene.budget(company, daily_limit=100)
-    with scene.locked("replay_budgets", company) as holder:
+    with scene.transaction() as holder:
+        execute(holder, "savepoint budget")
+        execute(holder, "select from public.replay_budgets where company_id = %s for update", company)
         yield holder
 
 
@@ -160,13 +169,28 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
     return found
 
 
+def _take_run(holder: Connection, company: str, key: str) -> bool:
+    """Let the replay that waits for the holder's row go on, and hold its run as soon as it has committed; false where
+    that cannot be done.
+    """
+    try:
+        with holder.pipeline():  # the second must come before the replay's commit
+            execute(holder, "rollback to savepoint budget")
+            taken = holder.execute(TAKE.encode(), (key, company)).fetchall()
+    except psycopg.Error:
+        return False
+    return bool(taken and taken[0]["is_there"])
+
+
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(limit: Limit, http: HttpDoor, tenant: str) -> None:
     """While a request runs, another with its key is refused at once with 409 `in_progress`, and nothing happens twice.
-    It counts against the rate limit, and is a duplicate when it comes again after the first. Other tenants' requests
-    with that key, other keys of the tenant and dry runs neither wait nor are refused.
+    It counts against the rate limit, and is a duplicate when it comes again after the first, whose answer is stored
+    with its effect. Other tenants' requests with that key, other keys of the tenant and dry runs neither wait nor are
+    refused.
 
-    Retries pile up behind a slow request and take every connection of the service.
+    Retries pile up behind a slow request and take every connection of the service; where it dies before its answer is
+    stored, nobody learns what was moved.
     """
     key = new_key()
     limit.add_items(tenant, 3)
@@ -189,6 +213,8 @@ def test_in_progress(limit: Limit, http: HttpDoor, tenant: str) -> None:
             limit.reset_limit(tenant)
             looks = pool.submit(http.send, dry) if limit.claims("dry-run") else other
             wait([looks], timeout=1 + limit.way_s)
+            is_held = _take_run(holder, tenant, key)
+            stored = not is_held or bool(wait([running], timeout=1 + limit.way_s).done) or not limit.prompt()
         first = running.result(timeout=20)
     limit.seen.expect(request, first, 200, control=True)
     assert other.result(timeout=20).code != "in_progress", "another key, while the first runs, is called in progress"
@@ -204,6 +230,7 @@ def test_in_progress(limit: Limit, http: HttpDoor, tenant: str) -> None:
     limit.reset_limit(tenant)
     limit.expect(again.labelled("the same key, after the first has ended"), 200)
     _one_effect(limit, tenant, key, 2)
+    assert stored, "the replay has committed, and is not answered while its run is held: its answer is stored later"
 
 
 @drill("drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, covers=("D10", "D11"))

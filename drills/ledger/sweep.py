@@ -220,7 +220,7 @@ def _admitted(plain: SweptTenant, keyed: SweptTenant) -> None:
     again: list[Fields] = []
     for choice in keyed.chosen:
         key = new_key()
-        again += [{**choice, "idempotency_key": key, **changed} for changed in ({}, {}, {"force": True})]
+        again += [{**choice, "idempotency_key": key, **changed} for changed in ({}, {}, {}, {"force": True})]
     for pair in zip_longest(first, again):
         asked = [(one, fields) for one, fields in zip((plain, keyed), pair, strict=True) if fields is not None]
         for (one, fields), answer in zip(asked, _sent(asked), strict=True):

@@ -142,8 +142,8 @@ def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
 def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     """The answer to each replay of any drill names its tenant and key, counts its items, takes no more than it may,
     and puts no id in two lists or an id that was not asked for. Of the replays with one key exactly one is no
-    duplicate, and the others get its answer. No more than one in a hundred answers shares its request id; each has one.
-    Each refusal with a code is a problem document.
+    duplicate, and the others get its answer, marked in body and header. No more than one in a hundred answers shares
+    its request id; each has one. Each refusal with a code is a problem document.
 
     Callers act upon these members.
     """
@@ -153,8 +153,12 @@ def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     assert len(shared) <= some, f"{len(shared)} answers share their X-Request-Id with another; allowed: {some:.0f}"
     nameless = journal.without_ids() if asked and current().claims("http") else []
     assert not nameless, f"{len(nameless)} answers have no X-Request-Id: {nameless[0]}"
-    unlike = [e for e in (*asked, *journal.entries(EVENTS)) if e.unlike and current().claims("http")]
+    unlike = [
+        e for e in (*asked, *journal.entries(EVENTS)) if e.unlike and e.status >= 400 and current().claims("http")
+    ]
     assert not unlike, f"{len(unlike)} refusals are no problem documents: {unlike[0]}: {unlike[0].unlike}"
+    unmarked = [e for e in asked if e.unlike and e.status < 300 and "Idempotent-Replayed" not in current().lacking]
+    assert not unmarked, f"{len(unmarked)} answers are wrongly marked: {unmarked[0]}: {unmarked[0].unlike}"
     answered = [e for e in asked if e.status == 200]
     firsts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in answered:

@@ -104,12 +104,18 @@ def test_items_of_a_key_in_order(scene: Scene) -> None:
 
 @drill("drill/lifecycle/one-attempt", covers=("L06", "E05"))
 def test_one_attempt(scene: Scene) -> None:
-    """A replayed item has one attempt: it is not tried again by the outbox, and leaves nothing open there.
+    """A replayed item has one attempt: it is not tried again by the outbox, and leaves nothing open there; it counts,
+    also where its tenant is paused meanwhile.
 
     A replay that retries by itself makes attempts that nobody was charged for.
     """
     scene.claims_drill_agent()
-    company, other = scene.company("a"), scene.company("b")
+    company, other, slow = scene.company("a"), scene.company("b"), scene.company("c")
+    scene.tenants.add_items(slow, 1, payload=as_jsonb({"drill": {"fail_times": -1, "delay_ms": 600}}))
+    held = str(scene.run(slow, max=1)["replay_run_id"])
+    scene.until(lambda: any(r["state"] != "pending" for r in scene.outbox(slow)), "the first attempt at an item")
+    if scene.claims("pause"):
+        scene.pause(slow)
     # a second attempt would succeed
     scene.tenants.add_items(company, 1, event_id=new_id("event"), payload=as_jsonb({"drill": {"fail_times": 1}}))
     event = str(scene.item(company)["event_id"])
@@ -121,7 +127,15 @@ def test_one_attempt(scene: Scene) -> None:
     assert not scene.effects([event]), tried
     assert scene.unfinished(run) == 0, "the run has ended and left an open outbox row"
     assert scene.item(company)["status"] == "pending", f"the item is {scene.item(company)['status']!r}"
-    scene.seen.count(2)
+    if scene.claims("pause"):
+        scene.quiet(slow)
+        scene.pause(slow, on=False)
+    scene.ended(held)
+    item = scene.item(slow)
+    assert (item["status"], item["retry_count"]) == ("pending", 1), (
+        f"an item that failed in a pause is {item['status']!r} with retry_count {item['retry_count']}; due: pending, 1"
+    )
+    scene.seen.count(3)
     scene.rows("update public.dead_letter_queue set retry_after = now() where company_id = %s", company)
     again = str(scene.run(company, max=1)["replay_run_id"])
     scene.ended(again)
@@ -177,6 +191,9 @@ def test_run_counts_add_up(scene: Scene) -> None:
     assert counts == due, f"the run's row says {counts}; of its 10 items 9 succeed, and due is {due}"
     _shown_as(scene, run, company, counts)
     assert row["completed_at"] is not None, "the run that ended has no completed_at"
+    if current().has("replay_runs", "requested_at"):
+        took_s = float(scene.value(TOOK_S, run))
+        assert took_s >= 0.3, f"completed_at is {took_s:.1f} s after requested_at; its last item took 0.4 s"
     if scene.claims("audit"):
         ends = scene.audit(company, "dlq_replay")
         summaries = [(r["target_count"], r["success_count"], r["failure_count"]) for r in ends]

@@ -319,7 +319,12 @@ PATTERNS: list[Case] = [
     Case(
         "pattern-case",
         "The case and the accents of an error type count, and how they are written.",
-        ("D\u00e9lai", ["D\u00e9lai"], ["d\u00e9lai", "D\u00c9LAI", "Delai", "De\u0301lai"]),
+        (
+            "D\u00e9lai \U0001f98a",
+            ["D\u00e9lai \U0001f98a"],
+            [f"{word} \U0001f98a" for word in ("d\u00e9lai", "D\u00c9LAI", "Delai", "De\u0301lai")]
+            + ["D\u00e9lai \U0001f98b"],
+        ),
     ),
     Case(
         "pattern-prefix",

@@ -9,6 +9,7 @@ import pytest
 from drills.workbench.audit_chain import REFUSED
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import SCRIPTED
 from drills.workbench.waiting import PATIENCE_S
 from gates.checks.observation import Busy
 from gates.checks.recorder import check
@@ -19,6 +20,8 @@ from gates.deployment.tenants.tenants import OUTBOX_FLAG
 from gates.evidence import Where
 
 drill = partial(check, needs=SQL)
+
+MANY = 64
 
 
 @drill("drill/pause/refuses-replay", after=SIGNED, covers=("E03",))
@@ -159,6 +162,8 @@ def test_events_go_to_the_outbox(scene: Scene) -> None:
     assert paths == {"outbox"}, f"events of a paused tenant took the paths {sorted(paths)}"
     tried = scene.write_each_kind(paused, attempts=1)  # before the pause, once
     scene.passes_by(other)
+    # so many that one is taken together with that of the paused tenant, however a relay divides them
+    scene.delivered(scene.write_outbox(other, MANY, payload=SCRIPTED))
     events = [*(str(a["event_id"]) for a in answers), *tried]
     early = scene.effects(events)
     assert not early, f"{len(early)} of 5 events of a paused tenant had their effect"

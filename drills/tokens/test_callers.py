@@ -12,7 +12,7 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import Request, encode_body, replay_fields, token_post
-from gates.deployment.tenants.tenants import REPLAY_FLAG
+from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG
 
 drill = partial(check, needs=("database", "mint"), after=TOKEN)
 
@@ -140,8 +140,8 @@ def _is_bound(
 @drill("drill/tokens/events-of-the-named-company", covers=("A20", "K12"))
 def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     """An event that a super_admin sends is the named company's, whichever company the token itself belongs to: its
-    business row, and its outbox row or its effect, by the path of signed ones, and by the outbox in a pause. Sent
-    again it is a duplicate; and a company_admin may write its own company in upper case.
+    business row, and its outbox row or its effect, by the path of signed ones, and by the outbox in a pause, be it
+    switched off. Sent again it is a duplicate; and a company_admin may write its own company in upper case.
 
     A service that takes the tenant of a row from the token files one customer's events under another.
     """
@@ -159,6 +159,8 @@ def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     if ids_have_spellings():
         fields["company_id"] = named.upper()
         scene.expect(token_post("/events", fields, token.for_company(named), "its own company, in upper case"), 202)
+    if scene.claims("flags"):
+        scene.set_flag(named, OUTBOX_FLAG, enabled=False)
     if scene.claims("pause"):
         scene.pause(named)
         held = token_post("/events", {**fields, "company_id": named}, caller, "an event of a paused company")

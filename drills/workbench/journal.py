@@ -50,8 +50,9 @@ _TENANT = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|drill-[\w-]+"
 class Entry:
     """One exchange. check: whose it was; asked: the body; answer: the members of the answer that the contract names;
     shows: the first sign of the service's insides in it; strangers: what may be ids and names of tenants in a refusal,
-    and was neither sent nor is the caller's; unlike: why a refusal with a code is no problem document; row: what the
-    database had of it when the check ended: None where nobody looked, empty where there was none.
+    and was neither sent nor is the caller's; unlike: why a refusal with a code is no problem document, or a success is
+    wrongly marked; row: what the database had of it when the check ended: None where nobody looked, empty where there
+    was none.
     """
 
     check: str
@@ -110,7 +111,7 @@ class Journal:
             shows = "".join(traces_in(answer.body)[:1])
             refused = answer.status >= 400
             strangers = _strangers(request, answer) if refused else []
-            unlike = answer.unlike_a_problem() if refused and answer.code else ""
+            unlike = (answer.unlike_a_problem() if answer.code else "") if refused else _wrongly_marked(said, answer)
             self._noted.append(Entry(*what, answer.request_ids, members, shows, strangers, unlike))
 
     def look(self, db: Answering, companies: Sequence[str]) -> None:
@@ -169,6 +170,13 @@ class Journal:
 def _shared(entries: Sequence[Entry]) -> set[str]:
     """The request ids that several entries have."""
     return {one for one, times in Counter(one for e in entries for one in {*e.request_ids}).items() if times > 1}
+
+
+def _wrongly_marked(said: dict[str, Any], answer: Answer) -> str:
+    """Whether the header of a replay's success says otherwise than its body that it is a duplicate."""
+    marked = (answer.header("idempotent-replayed") or "").lower()
+    is_fine = "replay_run_id" not in said or (marked == "true") is (said.get("duplicate") is True)
+    return "" if is_fine else f"Idempotent-Replayed is {marked!r}, duplicate {said.get('duplicate')!r}"
 
 
 def _strangers(request: Request, answer: Answer) -> list[str]:

@@ -89,9 +89,9 @@ PAYLOAD: dict[str, Any] = {
 _ODD_NAMES = {"dotted.name": 1, "$ref": "#", "": "", "__proto__": {"a": 1}, "constructor": 1}
 KEPT_PAYLOAD = {**PAYLOAD, **_ODD_NAMES, "none": None, "deep": [None, {"none": None}]}
 """The same, as a row may have it."""
-KEPT_TYPE = "drill.Letter/v2 \U0001f69a".ljust(190, "x")
-KEPT_KEY = "Kunde Ä A\u0308 \uff10\u2167 \U0001f69a 0007".ljust(190, "x")
-"""Type and key of an event that a careless way cuts, folds or normalises."""
+KEPT_TYPE = "drill.Letter/v2 \U0001f69a".ljust(190, "x") + " "
+KEPT_KEY = " Kunde Ä A\u0308 \uff10\u2167 \U0001f69a 0007".ljust(190, "x") + " "
+"""Type and key of an event that a careless way cuts, trims, folds or normalises."""
 
 
 def altered(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
