@@ -250,3 +250,32 @@ def failures_in_a_pause_are_not_counted(settings: WorkerSettings) -> WorkerParts
 )
 def ends_are_dated_as_requests(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("finish_run", "completed_at = clock_timestamp()", "completed_at = r.requested_at"))
+
+
+@worker(
+    "A replayed item with a long key is resolved, and has no effect: the key is too long for the effect's row.",
+    runs("faults.states:long_keys_have_no_effect"),
+    ("drill/dlq/letter-is-kept",),
+    names=("effects",),
+)
+def long_keys_have_no_effect(settings: WorkerSettings) -> WorkerParts:
+    recorded = "  WHERE %(record_task)s\n"
+    short = "length(o.aggregate_key) > 64 FROM public.event_outbox o WHERE o.id = h.id"
+    change = ("settle_item", recorded, f"{recorded} AND NOT coalesce((SELECT {short}), false)\n")
+    return altered_worker(settings, change)
+
+
+_TAKEN = "jsonb_array_elements_text(response -> 'items') WITH ORDINALITY AS told (id, place)"
+_THERE = "JOIN public.dead_letter_queue letter ON letter.id = told.id::uuid"
+
+
+@service(
+    "A duplicate lists the items that are still there: what was cleared away since is missing in its answer.",
+    runs("faults.states:duplicates_list_what_is_there"),
+    ("drill/idempotency/duplicate-same-answer",),
+    names=("items",),
+)
+def duplicates_list_what_is_there(settings: Settings) -> Parts:
+    items = f"(SELECT coalesce(jsonb_agg(told.id ORDER BY place), '[]') FROM {_TAKEN} {_THERE})"
+    change = ("payload_hash, response,", f"payload_hash, response || jsonb_build_object('items', {items}),")
+    return altered(settings, "find_run", change)

@@ -64,9 +64,10 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     scene.in_one_state(company)
 
 
-@drill("drill/dlq/letter-is-kept", covers=("L09", "K12"))
+@drill("drill/dlq/letter-is-kept", after=DELIVERS, covers=("L09", "K12"))
 def test_letter_is_kept(scene: Scene) -> None:
-    """The outbox row of a replay has the item's event id, type, key and payload, unchanged, and is dated now.
+    """The outbox row of a replay has the item's event id, type, key and payload, unchanged, and is dated now; and has
+    its effect.
 
     A replay under a new id has a second effect; a payload that changed on the way is another event. The lag is judged
     by the date: with that of the item each replay pages somebody.
@@ -86,7 +87,10 @@ def test_letter_is_kept(scene: Scene) -> None:
     due["is_new"] = True  # its item is an hour old
     wrong = {k: row.get(k) for k, v in due.items() if row.get(k) != v}
     assert not wrong, f"the outbox row of the replay differs from its item in {wrong}"
-    scene.seen.count(len(due))
+    scene.ended(run)
+    ends = (scene.item(company)["status"], scene.effects([event]).get(event, 0))
+    assert ends == ("resolved", 1), f"the item has (status, effects) {ends} when its run has ended; due: resolved, 1"
+    scene.seen.count(len(due) + 1)
 
 
 @drill("drill/dlq/run-and-items-together", covers=("I03", "L01"))

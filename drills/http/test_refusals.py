@@ -201,20 +201,20 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
 
 @check("drill/http-surface/foreign-pages", where=Where.READ_ONLY, after=SIGNED, severity=Severity.WARN, covers=("A29",))
 def test_foreign_pages(bench: Bench) -> None:
-    """No answer lets an arbitrary web page read it with its visitor's credentials (CORS).
+    """No answer, be it to a replay, an event or a read, lets an arbitrary web page read it with its visitor's
+    credentials (CORS).
 
     As soon as the service accepts a cookie or client certificate, every site on the web can use it.
     """
     good = bench.opens(bench.signed())
     bench.guarded()
     for origin in ("https://pages.example", "null"):
-        asked = (
-            bench.signed().adding_header("Origin", origin).labelled(f"from a page of {origin}"),
-            Request("OPTIONS", REPLAY, (("Origin", origin), ("Access-Control-Request-Method", "POST"))),
-        )
+        sent = [bench.signed(), *[bench.event()] * current().takes_events, *[bench.signed_read()] * current().shows_runs]
+        asked = [one.adding_header("Origin", origin).labelled(f"from a page of {origin}") for one in sent]
+        asked += [Request("OPTIONS", REPLAY, (("Origin", origin), ("Access-Control-Request-Method", "POST")))]
         for request in asked:
             answer = bench.http.send(request)
-            if request.method == "POST":
+            if request is asked[0]:
                 bench.seen.expect(request, answer, good.status)
             allowed = (answer.header("access-control-allow-origin") or "").strip()
             credentials = (answer.header("access-control-allow-credentials") or "").strip().lower()

@@ -165,6 +165,12 @@ proxy(
     "A page of anybody's may read answers with the credentials of whoever looks at it.",
 )
 proxy(
+    "surface/any-page-reads",
+    after(lambda _w, sent, reply: _opened_to(sent.header("Origin") or "", reply) if sent.method == "GET" else None),
+    (f"{SURFACE}/foreign-pages",),
+    "A page of anybody's may read runs and events with the credentials of whoever looks at it.",
+)
+proxy(
     "surface/errors-of-the-commit-are-nobody's",
     answers(lambda sent: sent.path.endswith("/events"), _accepted),
     ("drill/outbox/commit-that-fails",),
