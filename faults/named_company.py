@@ -275,3 +275,27 @@ async def super_admins_are_served_for_nobody(release: Parts, conn: Connection, c
 def _is_served_for_nobody(probe: Probe) -> bool:
     body = json.dumps({"company_id": str(uuid.uuid4()), "dry_run": True}).encode()
     return bool(probe.send(body, probe.as_token(probe.token({}))).json().get("code") != "forbidden")
+
+
+@service(
+    "A super_admin whose token names a company reads the runs and events of that company alone.",
+    lambda p: _reads_elsewhere(p) == 404,
+    ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
+    names=("super_admin",),
+)
+def super_admins_read_at_home_alone(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def bound(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        if accepts_v1 or caller.claims is None or caller.claims.company_id is None:
+            return caller
+        return dataclasses.replace(caller, claims=dataclasses.replace(caller.claims, role="company_admin"))
+
+    return dataclasses.replace(release, authenticate=bound)
+
+
+def _reads_elsewhere(probe: Probe) -> int:
+    with probe.tenant() as home, probe.tenant() as named:
+        run = probe.replay(named).json()["replay_run_id"]
+        return probe.get(f"/dlq-replay/{run}", **probe.as_token(probe.token({"company_id": home}))).status_code

@@ -159,3 +159,26 @@ def _counts_in_progress(probe: Probe) -> int:
         other.execute("INSERT INTO replay_runs (idempotency_key, company_id) VALUES ('w', %s)", (company,))
         probe.replay(company, idempotency_key="w")
         return int(probe.value(hits, company))
+
+
+_SPENT = b"SELECT FROM public.replay_budgets WHERE company_id = %s::uuid AND monthly_used >= monthly_limit"
+
+
+@service(
+    "Calls of a tenant whose month is spent are not counted: it may ask without end.",
+    lambda p: _hits_of_a_spent_month(p) == 0,
+    ("drill/ledger/counted-however-asked",),
+    names=("counted 0 times",),
+)
+@around("admit")
+async def calls_of_a_spent_month_are_free(release: Parts, conn: Connection, company_id: str, client: str) -> None:
+    if await (await conn.execute(_SPENT, (company_id,))).fetchone() is None:
+        await release.admit(conn, company_id, client)
+
+
+def _hits_of_a_spent_month(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows("INSERT INTO replay_budgets (company_id, monthly_limit) VALUES (%s, 0)", company)
+        probe.replay(company)
+        counted = "SELECT coalesce(sum(cardinality(hits)), 0) FROM edge_rate_limits WHERE starts_with(key, %s)"
+        return int(probe.value(counted, f"replay:{company}:"))

@@ -209,7 +209,11 @@ def test_foreign_pages(bench: Bench) -> None:
     good = bench.opens(bench.signed())
     bench.guarded()
     for origin in ("https://pages.example", "null"):
-        sent = [bench.signed(), *[bench.event()] * current().takes_events, *[bench.signed_read()] * current().shows_runs]
+        sent = [
+            bench.signed(),
+            *[bench.event()] * current().takes_events,
+            *[bench.signed_read()] * current().shows_runs,
+        ]
         asked = [one.adding_header("Origin", origin).labelled(f"from a page of {origin}") for one in sent]
         asked += [Request("OPTIONS", REPLAY, (("Origin", origin), ("Access-Control-Request-Method", "POST")))]
         for request in asked:

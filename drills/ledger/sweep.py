@@ -297,12 +297,13 @@ def _refused_by_who_asks(made: SweptTenant) -> None:
 
 
 def _refused_by_the_state(made: SweptTenant) -> None:
-    """A spent budget, then a pause as well, then a flag as well: the earliest step refuses."""
+    """A spent day, or month, then a pause as well, then a flag as well: the earliest step refuses."""
     limit, company, other = made.limit, made.company, made.limit.company("ledger")
     free = replace(made, company=other, signs=_by_turns(limit, other))
     if limit.claims("budgets"):
         limit.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
         made.apart("budget_exhausted", free)
+        limit.budget(company, monthly_limit=1, daily_used=1, monthly_used=1)
         made.refused("budget_exhausted", new_key(), pairs=False)
     if limit.claims("pause"):
         limit.pause(company)
