@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from gates.evidence import CheckSpec, JsonValue
 from gates.proof.judgement import Cell, Status
@@ -192,8 +193,23 @@ class Proof:
         }
 
     def dump(self) -> str:
-        """The text of proof.json."""
-        return json.dumps(self.summary(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        """The text of proof.json: the summary, and the costs, with which the proof can go on."""
+        costs = {check: (cost.seconds, cost.observed) for check, cost in sorted(self.costs.items())}
+        return json.dumps({**self.summary(), "costs": costs}, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def spent_before(path: Path, source: str) -> tuple[float, dict[str, Cost]]:
+    """The duration of the proof in this file, and the costs of its checks, which a continued proof adds to. Nothing if
+    it is of other code, or unreadable.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["source"] != source:
+            return 0.0, {}
+        costs = {check: Cost(float(seconds), int(seen)) for check, (seconds, seen) in found["costs"].items()}
+        return float(found["seconds"]), costs
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return 0.0, {}
 
 
 def names(cells: Sequence[Cell]) -> str:

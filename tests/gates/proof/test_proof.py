@@ -130,6 +130,10 @@ def test_the_noop_comes_along_with_any_fault() -> None:
     faults = (KEY, RLS, NOOP)
     assert chosen(faults, request(only=("rls/*",))) == (NOOP, RLS)
     assert chosen(faults, request(only=("healthy/*",))) == ()
+    declared = replace(RLS, checks=("drill/audit/",))
+    specs = (CheckSpec("drill/audit/row", "", "", Severity.PAGE, Where.STAGING),)
+    of_the_check = request(only=("drill/audit/row",), policy=Policy(specs))
+    assert chosen((KEY, declared), of_the_check) == (replace(declared, decision=Decision.ROLLBACK),)
     assert chosen(faults, request(kind=TargetKind.PRODUCTION)) == (NOOP, KEY)
     many = [replace(RLS, id=f"rls/{n}") for n in range(7)]
     assert [f.id for f in chosen([*many, NOOP], request(sample=3))] == ["noop/nothing", "rls/0", "rls/2", "rls/4"]
