@@ -95,7 +95,7 @@ _rows(
     f"""INSERT INTO replay_runs (company_id, status, target_count, success_count, requested_at, completed_at)
         VALUES ('{COMPANY}', 'completed', 3, 3, now() - interval '40 min', now() - interval '30 min')""",
     "SELECT count(*) = 1 FROM replay_runs WHERE status = 'completed'",
-    (f"{SPOT}/runs-are-audited", f"{SPOT}/run-ends-are-audited"),
+    (f"{SPOT}/runs-are-audited", f"{SPOT}/run-ends-are-audited", "alert/audit-gaps"),
     names=("run",),
 )
 _rows(
@@ -121,12 +121,12 @@ _rows(
 )
 _rows(
     "dead-letters-pile-up",
-    "Twenty-five dead letters of one company wait.",
-    f"""INSERT INTO dead_letter_queue (company_id, event_type, payload, error_type)
-        SELECT '{COMPANY}', 'order.paid', '{{}}', 'timeout' FROM generate_series(1, 25)""",
+    "Twenty-five dead letters of one company wait, all of them since minutes, and their retries are used up.",
+    f"""INSERT INTO dead_letter_queue (company_id, event_type, payload, error_type, retry_count, max_retries)
+        SELECT '{COMPANY}', 'order.paid', '{{}}', 'timeout', 5, 5 FROM generate_series(1, 25)""",
     "SELECT count(*) = 25 FROM dead_letter_queue WHERE status = 'pending'",
-    ("alert/dlq-size", "load/dlq_items_count/count"),
-    names=("dlq", "dead"),
+    ("alert/dlq-size", "alert/dlq-growth", "alert/dlq-exhausted", "load/dlq_items_count/count"),
+    names=("dlq", "dead", "items"),
 )
 _rows(
     "agents-fail",
@@ -135,8 +135,71 @@ _rows(
         SELECT '{COMPANY}', 'a', CASE WHEN n % 3 = 0 THEN 'failed' ELSE 'completed' END, now(), now()
         FROM generate_series(1, 600) n""",
     "SELECT count(*) = 600 FROM agent_tasks WHERE true",
-    ("alert/agent-success", "load/agent_success/rate"),
-    names=("agent", "success"),
+    ("alert/agent-success", "alert/agent-success-burn-*", "load/agent_success/rate"),
+    names=("agent", "success", "failed"),
+)
+_rows(
+    "replays-fail",
+    "Most of what was replayed just now failed again.",
+    f"""INSERT INTO replay_runs
+        (company_id, status, target_count, success_count, failure_count, requested_at, completed_at)
+        SELECT '{COMPANY}', 'completed', 10, 4, 6, now() - interval '2 min', now() - interval '1 min'
+        FROM generate_series(1, 9)""",
+    "SELECT count(*) = 9 FROM replay_runs WHERE failure_count = 6",
+    ("alert/replay-failure-rate",),
+    names=("items failed",),
+)
+_rows(
+    "runs-crowd",
+    "Hundreds of runs are active at the same time.",
+    f"""INSERT INTO replay_runs (company_id, status, target_count)
+        SELECT '{COMPANY}', 'started', 3 FROM generate_series(1, 600)""",
+    "SELECT count(*) = 600 FROM replay_runs WHERE status = 'started'",
+    ("alert/active-replays",),
+    names=("runs are active",),
+)
+_rows(
+    "deliveries-slow-down",
+    "Events that took a second to be delivered now take twenty.",
+    f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, processed_at)
+        SELECT '{COMPANY}', 'order.paid', at, at + CASE WHEN n < 90 THEN interval '20 s' ELSE interval '1 s' END
+        FROM generate_series(4, 303) n, LATERAL (SELECT now() - n * interval '6 s') sent(at)""",
+    "SELECT count(*) = 300 FROM event_outbox WHERE processed_at IS NOT NULL",
+    ("alert/performance-degradation",),
+    names=("p95 20",),
+)
+
+
+def _refusals(fault_id: str, breaks: str, code: str, check: str, name: str) -> None:
+    """Declare thirty refusals of COMPANY in the audit trail as a fault. They go with their whole chain."""
+    statement(
+        f"data/{fault_id}",
+        breaks,
+        f"""{_ADD} SELECT append_audit('dlq_replay_refused', 'gate', '{COMPANY}', 0, 0, 0, '{{"code": "{code}"}}', NULL)
+            FROM generate_series(1, 30)""",
+        f"""ALTER TABLE audit_logs DISABLE TRIGGER USER; DELETE FROM audit_logs WHERE scope = '{COMPANY}';
+            DELETE FROM audit_heads WHERE scope = '{COMPANY}'; ALTER TABLE audit_logs ENABLE TRIGGER USER;
+            ALTER TABLE audit_logs ENABLE ALWAYS TRIGGER audit_logs_chain;
+            ALTER TABLE audit_logs ENABLE ALWAYS TRIGGER audit_logs_append_only; {_GONE}""",
+        lambda p: bool(p.value(f"SELECT count(*) FROM audit_logs WHERE scope = '{COMPANY}'")),
+        (check,),
+        names=(name,),
+    )
+
+
+_refusals(
+    "limit-hit-in-a-loop",
+    "A caller asks again and again, and is refused by the rate limit.",
+    "rate_limited",
+    "alert/rate-limit-violations",
+    COMPANY,
+)
+_refusals(
+    "keys-used-again",
+    "A client sends other requests under keys that are used.",
+    "idempotency_key_reused",
+    "alert/idempotency-collisions",
+    "collisions",
 )
 _rows(
     "budget-overcharged",
@@ -251,6 +314,15 @@ statement(
     names=("dlq.replay.enabled",),
 )
 statement(
+    "data/disk-nearly-full",
+    "The database is as large as its disk.",
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET replaygate.disk_gib = 0.005', current_database()); END $$",
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET replaygate.disk_gib', current_database()); END $$",
+    lambda p: bool(p.value("SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%disk_gib%'")),
+    ("alert/disk",),
+    names=("GiB",),
+)
+statement(
     "data/fleet-paused",
     "All agents are paused, and nobody remembers why.",
     "UPDATE agent_controls SET agents_paused = true WHERE company_id IS NULL",
@@ -259,6 +331,9 @@ statement(
     (f"{SPOT}/fleet-not-paused",),
     names=("paused",),
 )
+
+
+NOT_DELIVERED = ("drill/outbox/effect-within-two-seconds", "alert/relay-heartbeat")
 
 
 def _nothing_is_delivered(probe: Probe) -> bool:
@@ -273,8 +348,8 @@ declare(
         "process",
         _nothing_is_delivered,
         event="stop-worker",
-        checks=("drill/outbox/effect-within-two-seconds", "alert/relay-heartbeat", "load/outbox_lag_ms/*"),
-        names=("effect", "heartbeat", "lag"),
+        checks=(*NOT_DELIVERED, "load/outbox_lag_ms/*", "load/outbox_drained/rate"),
+        names=("effect", "heartbeat", "lag", "drained"),
     )
 )
 declare(
@@ -284,7 +359,7 @@ declare(
         "process",
         _nothing_is_delivered,
         event="kill-worker",
-        checks=("drill/outbox/effect-within-two-seconds", "alert/relay-heartbeat", "load/outbox_lag_ms/*"),
-        names=("effect", "heartbeat", "lag"),
+        checks=(*NOT_DELIVERED, "load/outbox_lag_ms/*", "load/outbox_drained/rate"),
+        names=("effect", "heartbeat", "lag", "drained"),
     )
 )

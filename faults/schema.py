@@ -74,6 +74,65 @@ _catalogue(
     names=("dead_letter_queue", "rows"),
 )
 _catalogue(
+    "policies-for-every-write",
+    "Policies let every tenant write the events of all.",
+    """GRANT INSERT, UPDATE, DELETE ON events TO authenticated;
+        CREATE POLICY witness_write ON events TO authenticated USING (true) WITH CHECK (true)""",
+    "DROP POLICY witness_write ON events; REVOKE INSERT, UPDATE, DELETE ON events FROM authenticated",
+    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_write'",
+    tuple(f"{RLS}/{what}-of-another-touches-nothing" for what in ("update", "delete"))
+    + tuple(f"{RLS}/{what}-another-refused" for what in ("insert-for", "move-to")),
+    names=("events",),
+)
+_catalogue(
+    "policy-hides-a-tenant-from-itself",
+    "A restrictive policy hides all events from everybody.",
+    "CREATE POLICY witness_none ON events AS RESTRICTIVE FOR SELECT TO authenticated USING (false)",
+    "DROP POLICY witness_none ON events",
+    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_none'",
+    (f"{RLS}/own-rows-visible",),
+    names=("events",),
+)
+_catalogue(
+    "policy-for-garbage",
+    "Whoever sends claims that are no object sees all events.",
+    """CREATE POLICY witness_garbage ON events FOR SELECT TO authenticated
+        USING (current_setting('request.jwt.claims', true) NOT LIKE '{%' OR auth.jwt() ->> 'company_id' = '')""",
+    "DROP POLICY witness_garbage ON events",
+    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_garbage'",
+    (f"{RLS}/garbage-claims-see-nothing",),
+    names=("events",),
+)
+_catalogue(
+    "tenants-bypass-rls",
+    "Row-level security does not bind tenants' sessions.",
+    "ALTER ROLE authenticated BYPASSRLS",
+    "ALTER ROLE authenticated NOBYPASSRLS",
+    "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'authenticated'",
+    (f"{SPOT}/service-roles", f"{SPOT}/no-role-escape", "sql/manifest/roles"),
+    names=("authenticated",),
+)
+_catalogue(
+    "a-migration-is-missing",
+    "The last migration of the release was not applied.",
+    "CREATE TABLE public.witness_kept AS SELECT * FROM schema_migrations ORDER BY version DESC LIMIT 1;"
+    " DELETE FROM schema_migrations m USING witness_kept k WHERE m.version = k.version",
+    "INSERT INTO schema_migrations SELECT * FROM witness_kept; DROP TABLE witness_kept",
+    "SELECT to_regclass('public.witness_kept') IS NOT NULL",
+    ("sql/manifest/migrations",),
+    names=("missing",),
+)
+_catalogue(
+    "an-extension-of-nobody",
+    "An extension is in the database that the release does not know.",
+    "CREATE EXTENSION pg_trgm SCHEMA public",
+    "DROP EXTENSION pg_trgm",
+    "SELECT count(*) > 0 FROM pg_extension WHERE extname = 'pg_trgm'",
+    ("sql/manifest/extensions",),
+    names=("pg_trgm",),
+    decision="hold",
+)
+_catalogue(
     "claims-kept-with-the-plan",
     "The function that returns the current tenant is IMMUTABLE: a cached plan keeps its first user's tenant.",
     "ALTER FUNCTION auth.jwt() IMMUTABLE",

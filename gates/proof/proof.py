@@ -90,6 +90,11 @@ class Proof:
         return tuple(s.id for s in self.catalogue if s.id not in killers) if self.cells else ()
 
     @property
+    def undeclared(self) -> tuple[str, ...]:
+        """The idle checks that no fault declares. Any other did not look, or another check saw the fault first."""
+        return tuple(check for check in self.idle if not any(c.fault.declares(check) for c in self.faults))
+
+    @property
     def single(self) -> tuple[Cell, ...]:
         """Faults killed by one check only."""
         return tuple(c for c in self.faults if c.status is Status.KILLED and len(c.killers) == 1)

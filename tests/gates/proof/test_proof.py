@@ -90,7 +90,7 @@ def test_the_exit_code_says_how_bad_it_is(proof: Proof, code: int) -> None:
 def test_a_proof_counts_and_lists_what_is_weak() -> None:
     """It lists idle checks, faults with a single killer, and the bound that the healthy runs give."""
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
-    assert PROOF.idle == ("drill/idle",)
+    assert PROOF.idle == PROOF.undeclared == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
     assert (
         "of the faults that the whole gate saw alone (2): another cause was named first: rls/off (drill/c)"
