@@ -289,16 +289,32 @@ def _not_found_again(probe: Probe) -> Any:
 @service(
     "The answer is stored after the effect has committed: a crash between them leaves a key without an answer.",
     lambda p: _runs_changed_after_their_transaction(p) == 1,
-    ("drill/recovery/replay-session-ended", "drill/idempotency/in-progress"),
+    ("drill/recovery/replay-session-ended",),
     names=("answer", "stored"),
 )
 def answer_stored_after_the_effect(settings: Settings) -> Parts:
+    return _storing_late(settings, lambda _outcome: True)
+
+
+@service(
+    "The answer to a small replay is stored after the effect has committed.",
+    lambda p: _runs_changed_after_their_transaction(p) == 1,
+    ("drill/idempotency/in-progress",),
+    names=("stored later",),
+)
+def small_answers_are_stored_late(settings: Settings) -> Parts:
+    return _storing_late(settings, lambda outcome: outcome.target_count < 3)
+
+
+def _storing_late(settings: Settings, chosen: Callable[[Outcome], bool]) -> Parts:
     release = build_parts(settings)
     owed: dict[Connection, tuple[str, str]] = {}
 
     async def without_answer(conn: Connection, started: Run, outcome: Outcome) -> None:
-        owed[conn] = (outcome.response, started.run_id)
-        await finish(conn, started, dataclasses.replace(outcome, response="null"))
+        if chosen(outcome):
+            owed[conn] = (outcome.response, started.run_id)
+            outcome = dataclasses.replace(outcome, response="null")
+        await finish(conn, started, outcome)
 
     @asynccontextmanager
     async def twin(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
