@@ -288,9 +288,10 @@ def super_admins_read_at_home_alone(settings: Settings) -> Parts:
 
     async def bound(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
         caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-        if accepts_v1 or caller.claims is None or caller.claims.company_id is None:
+        held = caller.claims
+        if accepts_v1 or held is None or held.company_id is None or held.role != "super_admin":
             return caller
-        return dataclasses.replace(caller, claims=dataclasses.replace(caller.claims, role="company_admin"))
+        return dataclasses.replace(caller, claims=dataclasses.replace(held, role="company_admin"))
 
     return dataclasses.replace(release, authenticate=bound)
 
