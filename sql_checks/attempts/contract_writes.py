@@ -12,7 +12,7 @@ from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.sql.database import connect
 from sql_checks.attempts.flag_answers import DECIDED, STATUS, VERSION, steps
-from sql_checks.attempts.lives import LIVES, OLD, OLD_ROW
+from sql_checks.attempts.lives import BESIDE, LIVES, OLD, OLD_ROW, UNTOUCHED
 from sql_checks.attempts.odd_rows import AS_THEY_ARE, GONE, LARGE, LONG, ODD, RUN_COLUMNS, SIZES, SPELT
 from sql_checks.attempts.row_level_security import SEEDS
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
@@ -128,6 +128,15 @@ EVERYBODYS = {
 """Table -> rows on which everybody depends, what an operator does to them, and what they must hold then. Last, so that
 they are locked for a moment.
 """
+OWN_FLAG = """insert into public.feature_flags (key, company_id, enabled, rollout_percentage)
+values ('outbox.enabled', %(id)s, true, 41)"""
+OF_ITS_OWN = {
+    "agent_controls": "select from public.agent_controls where company_id = %(id)s and agents_paused",
+    "feature_flags": f"with gone as ({OWN_FLAG} on conflict do nothing returning 1) select from gone union all"
+    " select from public.feature_flags where key = 'outbox.enabled' and company_id = %(id)s"
+    " and rollout_percentage <> 41",
+}
+"""Table -> finds a tenant's row that the change of everybody's has changed or taken along."""
 ASKERS = ("authenticated", "anon", "replay_service", "replay_worker")
 STARTED = f"insert into public.replay_runs {RUN_COLUMNS} values ('drill-ends', %(id)s, 'drill', '', 'started', null)"
 ENDED = """update public.replay_runs
@@ -259,13 +268,7 @@ def _writes() -> Iterator[Write]:
                 look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
                 yield Write(Expected.FILLED, table, f"{held} (after that change)", look)
     yield from _trail()
-    for table, (columns, values, held, life) in LIVES.items():
-        for rows, what in enumerate(("an old row", "another one like it"), 1):
-            yield from _life(table, what, OLD_ROW.format(table, columns, values), held, rows)
-        for change, then in life:
-            statement = f"update public.{table} set {change} where {OLD}"
-            yield from _life(table, f"{change}, of an old row", statement, then, rows)
-    yield from _ends()
+    yield from _lives()
     for change in ("enabled = not enabled", "rollout_percentage = rollout_percentage + 1", "description = key"):
         yield Write(Expected.FILLED, "feature_flags", f"a greater version after {change}", VERSION.format(change))
     for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
@@ -283,13 +286,39 @@ def _writes() -> Iterator[Write]:
     for key in LIKE_IT:
         yield Write(Expected.APART, "replay_runs", f"a run under {key!r} beside {KEY!r}", RUN, key)
     yield Write(Expected.UNLIKE, "dead_letter_queue", "error_type", FOLDED)
+    yield from _everybodys_rows()
+    yield from _everybodys_trail()
+
+
+def _lives() -> Iterator[Write]:
+    """Of old rows and of a run, and what none of it changes."""
+    of_them, words, others = BESIDE
+    for table, (columns, values, _, _) in LIVES.items():
+        row = OLD_ROW.format(table, columns, values).replace(words, others)
+        yield Write(Expected.TAKEN, table, "a row beside the old ones", row, stays=True)
+    for table, (columns, values, held, life) in LIVES.items():
+        for rows, what in enumerate(("an old row", "another one like it"), 1):
+            yield from _life(table, what, OLD_ROW.format(table, columns, values), held, rows)
+        for change, then in life:
+            statement = f"update public.{table} set {change} where {OLD}"
+            yield from _life(table, f"{change}, of an old row", statement, then, rows)
+    yield from _ends()
+    for table, held in UNTOUCHED.items():
+        look = f"select from public.{table} where {of_them} and ({held}) is not true"
+        yield Write(Expected.FILLED, table, f"{held} (beside rows and a run that have ended)", look)
+
+
+def _everybodys_rows() -> Iterator[Write]:
+    """What an operator does to them, which changes no tenant's."""
+    yield Write(Expected.TRIED, "feature_flags", "a tenant's own outbox.enabled", OWN_FLAG, stays=True, live=True)
     for table, (whose, change, held) in EVERYBODYS.items():
         what = f"{change}, of everybody's row"
         statement = f"update public.{table} set {change} where {whose}"
         look = f"select from public.{table} where {whose} and ({held}) is not true"
         yield Write(Expected.TAKEN, table, what, statement, stays=True, live=True)
         yield Write(Expected.FILLED, table, f"{held} (after {what})", look, live=True)
-    yield from _everybodys_trail()
+        kept = f"the tenant's row as it was (after {what})"
+        yield Write(Expected.FILLED, table, kept, OF_ITS_OWN[table], other=table == "agent_controls", live=True)
 
 
 def _trail() -> Iterator[Write]:

@@ -1,6 +1,6 @@
 """Rows of long ago, what happens to each, and what it must hold after that."""
 
-OLD = "company_id = %(id)s and event_type = 'drill.old'"
+OLD = "company_id = %(id)s and event_type = 'drill.old' and not payload ? 'beside'"
 OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payload, {1}) values
 (%(id)s, 'drill.old', ' Rls ä/1:' || repeat('aB', 40) || ' ', '{{"a": null, "b": [null, {{}}]}}',
   now() - case (select relkind from pg_catalog.pg_class where oid = to_regclass('public.{0}'))
@@ -8,6 +8,12 @@ OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payl
 """An old row; but not older than the partitions may reach."""
 AS_WRITTEN = """aggregate_key = ' Rls ä/1:' || repeat('aB', 40) || ' ' and payload @> '{"a": null, "b": [null, {}]}'"""
 PAST = "created_at <= now()"
+BESIDE = (OLD.replace("not ", ""), """'{"a": null, "b": [null, {}]}'""", """'{"beside": 1}'""")
+"""A row like it, in its payload alone another one, which nothing that happens to an old row may change."""
+UNTOUCHED = {
+    "dead_letter_queue": "status = 'pending' and retry_count = 6",
+    "event_outbox": "num_nonnulls(processed_at, dead_at) = 0",
+}
 LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
     "dead_letter_queue": (
         "created_at, error_type, retry_count, max_retries",

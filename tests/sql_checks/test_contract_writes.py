@@ -87,6 +87,10 @@ alter created_at set default now(), alter id set default nextval('audit_logs_id_
 drop trigger audit_logs_chain on audit_logs;
 create trigger audit_logs_chain before insert on audit_logs for each row when (new.scope <> 'all')
 execute function audit_logs_chain()"""
+BESIDE = """create function beside() returns trigger language plpgsql set search_path = '' as $$
+begin {}; return null; end $$;
+create trigger beside after {} execute function beside()"""
+"""Does something to other rows, too."""
 AFRESH = """create function afresh() returns trigger language plpgsql set search_path = '' as $$ begin
 if new.retry_count >= new.max_retries then new.retry_count := 0; end if; return new; end $$;
 create trigger afresh before update on dead_letter_queue for each row execute function afresh()"""
@@ -215,6 +219,35 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (COPIED, TAKEN),
         (UNCHAINED, TAKEN),
         (AFRESH, TAKEN),
+        (
+            BESIDE.format(
+                "update public.dead_letter_queue set status = 'resolved' where event_type = new.event_type",
+                "update on dead_letter_queue for each row when (new.status = 'resolved' and pg_trigger_depth() = 0)",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "update public.dead_letter_queue set status = 'discarded' where company_id = new.company_id"
+                " and status = 'pending'",
+                "update on replay_runs for each row when (new.status = 'completed')",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "update public.agent_controls set agents_paused = new.agents_paused where company_id is not null",
+                "update on agent_controls for each row when (new.company_id is null)",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "delete from public.feature_flags where key = new.key and company_id is not null",
+                "update on feature_flags for each row when (new.company_id is null)",
+            ),
+            TAKEN,
+        ),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
         (f"{TEXT_MONTH}; {SAME_MONTH}", BUDGET),
