@@ -53,7 +53,7 @@ def _judge(written: Written, seen: Observer, *expected: Expected) -> None:
         " next, however old it is and whatever another tenant has, commits it, keeps what was written, fills in"
         " what the row leaves out, and lets go of what is deleted; a limit may be lowered below what is used. What"
         " happens to a row, or to everybody's, changes no other row. No row of the trail can be changed or deleted,"
-        " however old it is; each hashes to its hash. A flag's answer is that of the tenant's row, as its view shows it,"
+        " however old it is; each hashes to its hash. A flag's answer is that of the tenant's row, as its view shows,"
         " for every caller, and where it has none, the contract's at each percentage. Everybody's pause and flag keep"
         " what an operator writes (not tried on production).",
         "What was written against the contract (the release before, another producer) is refused, or writes rows that"
