@@ -303,9 +303,12 @@ def _lives() -> Iterator[Write]:
             statement = f"update public.{table} set {change} where {OLD}"
             yield from _life(table, f"{change}, of an old row", statement, then, rows)
     yield from _ends()
+    for table, change in (("agent_controls", CHANGES["agent_controls"][0]), ("feature_flags", "enabled = false")):
+        statement = f"update public.{table} set {change} where company_id = %(id)s"
+        yield Write(Expected.TAKEN, table, f"{change}, while events wait", statement, stays=True)
     for table, held in UNTOUCHED.items():
         look = f"select from public.{table} where {of_them} and ({held}) is not true"
-        yield Write(Expected.FILLED, table, f"{held} (beside rows and a run that have ended)", look)
+        yield Write(Expected.FILLED, table, f"{held} (beside what has ended, a pause and a flag that is off)", look)
 
 
 def _everybodys_rows() -> Iterator[Write]:

@@ -236,6 +236,22 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         ),
         (
             BESIDE.format(
+                "update public.event_outbox set dead_at = now() where company_id = new.company_id"
+                " and processed_at is null",
+                "update on agent_controls for each row when (new.agents_paused)",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "update public.event_outbox set processed_at = now() where company_id = new.company_id"
+                " and dead_at is null",
+                "update on feature_flags for each row when (not new.enabled)",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
                 "update public.agent_controls set agents_paused = new.agents_paused where company_id is not null",
                 "update on agent_controls for each row when (new.company_id is null)",
             ),
