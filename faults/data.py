@@ -11,18 +11,20 @@ SPOT = "sql/spot"
 COMPANY = "00000000-0000-4000-8000-0000000000d7"
 """A company that only these faults use."""
 
-_ADD = f"INSERT INTO companies (id, name) VALUES ('{COMPANY}', 'Faulty');"
+ADD = f"INSERT INTO companies (id, name) VALUES ('{COMPANY}', 'Faulty');"
 _CLEAR = "; ".join(f"DELETE FROM {t} WHERE company_id = '{COMPANY}'" for t in TABLES)
-_GONE = f"{_CLEAR}; DELETE FROM companies WHERE id = '{COMPANY}'"
+GONE = f"{_CLEAR}; DELETE FROM companies WHERE id = '{COMPANY}'"
 
 
-def _rows(fault_id: str, breaks: str, sql: str, ask: str, checks: tuple[str, ...], **more: Any) -> None:
+def rows(
+    fault_id: str, breaks: str, sql: str, ask: str, checks: tuple[str, ...], *, area: str = "data", **more: Any
+) -> None:
     """Declare rows of COMPANY as a fault; `ask` is true while they exist."""
     witness: Callable[[Probe], bool] = lambda probe: bool(probe.value(f"{ask} AND company_id = '{COMPANY}'"))  # noqa: E731
-    statement(f"data/{fault_id}", breaks, f"{_ADD} {sql}", _GONE, witness, checks, **more)
+    statement(f"{area}/{fault_id}", breaks, f"{ADD} {sql}", GONE, witness, checks, **more)
 
 
-_rows(
+rows(
     "processed-without-effect",
     "Events are marked as processed and have no effect.",
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, processed_at)
@@ -32,7 +34,7 @@ _rows(
     (f"{SPOT}/processed-has-effect",),
     names=("completed agent task",),
 )
-_rows(
+rows(
     "event-without-outbox-row",
     "Business rows have lost their event: neither an outbox row nor an effect.",
     f"""INSERT INTO events (company_id, event_type, created_at, path)
@@ -41,7 +43,7 @@ _rows(
     (f"{SPOT}/outbox-conserves-events",),
     names=("event",),
 )
-_rows(
+rows(
     "dead-without-letter",
     "Events are dead in the outbox and in no dead letter.",
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, dead_at, attempts)
@@ -51,7 +53,7 @@ _rows(
     (f"{SPOT}/dead-are-dead-lettered",),
     names=("dead",),
 )
-_rows(
+rows(
     "poison-event-tried-for-ever",
     "An event fails again and again and is never given up.",
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, attempts, next_attempt_at)
@@ -60,7 +62,7 @@ _rows(
     (f"{SPOT}/outbox-attempts-end",),
     names=("attempts",),
 )
-_rows(
+rows(
     "two-letters-of-one-event",
     "An event waits in two dead letters: both replays will have their effect.",
     f"""INSERT INTO dead_letter_queue (company_id, event_id, event_type, payload, error_type, retry_after)
@@ -70,7 +72,7 @@ _rows(
     (f"{SPOT}/one-dead-letter-per-event",),
     names=("dead",),
 )
-_rows(
+rows(
     "replaying-without-a-way",
     "Dead letters are `replaying` for hours and nothing is on its way.",
     f"""INSERT INTO dead_letter_queue (company_id, event_id, event_type, payload, error_type, status, created_at)
@@ -80,7 +82,7 @@ _rows(
     (f"{SPOT}/replaying-items-are-on-their-way",),
     names=("replaying",),
 )
-_rows(
+rows(
     "run-stuck",
     "A run is `started` since hours; nothing of it moves.",
     f"""INSERT INTO replay_runs (company_id, status, target_count, requested_at)
@@ -89,16 +91,16 @@ _rows(
     (f"{SPOT}/runs-not-stuck",),
     names=("started", "run"),
 )
-_rows(
+rows(
     "run-not-audited",
     "A run has no row in the audit trail.",
     f"""INSERT INTO replay_runs (company_id, status, target_count, success_count, requested_at, completed_at)
         VALUES ('{COMPANY}', 'completed', 3, 3, now() - interval '40 min', now() - interval '30 min')""",
     "SELECT count(*) = 1 FROM replay_runs WHERE status = 'completed'",
-    (f"{SPOT}/runs-are-audited", f"{SPOT}/run-ends-are-audited"),
+    (f"{SPOT}/runs-are-audited", f"{SPOT}/run-ends-are-audited", "alert/audit-gaps"),
     names=("run",),
 )
-_rows(
+rows(
     "run-counts-wrong",
     "A completed run settled more items than it had.",
     f"""INSERT INTO replay_runs
@@ -108,7 +110,7 @@ _rows(
     (f"{SPOT}/run-counts",),
     names=("count", "run"),
 )
-_rows(
+rows(
     "rows-overdue",
     "Thirty events wait for an hour; nothing delivers them.",
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, claimed_until)
@@ -119,26 +121,26 @@ _rows(
     ("alert/outbox-lag", "alert/pending-outbox", f"{SPOT}/claims-within-lease"),
     names=("lag", "outbox", "claim"),
 )
-_rows(
+rows(
     "dead-letters-pile-up",
-    "Twenty-five dead letters of one company wait.",
-    f"""INSERT INTO dead_letter_queue (company_id, event_type, payload, error_type)
-        SELECT '{COMPANY}', 'order.paid', '{{}}', 'timeout' FROM generate_series(1, 25)""",
+    "Twenty-five dead letters of one company wait, all of them since minutes, and their retries are used up.",
+    f"""INSERT INTO dead_letter_queue (company_id, event_type, payload, error_type, retry_count, max_retries)
+        SELECT '{COMPANY}', 'order.paid', '{{}}', 'timeout', 5, 5 FROM generate_series(1, 25)""",
     "SELECT count(*) = 25 FROM dead_letter_queue WHERE status = 'pending'",
-    ("alert/dlq-size", "load/dlq_items_count/count"),
-    names=("dlq", "dead"),
+    ("alert/dlq-size", "alert/dlq-growth", "alert/dlq-exhausted", "load/dlq_items_count/count"),
+    names=("dlq", "dead", "items"),
 )
-_rows(
+rows(
     "agents-fail",
     "A third of the agents' work fails.",
     f"""INSERT INTO agent_tasks (company_id, agent_name, status, created_at, updated_at)
         SELECT '{COMPANY}', 'a', CASE WHEN n % 3 = 0 THEN 'failed' ELSE 'completed' END, now(), now()
         FROM generate_series(1, 600) n""",
     "SELECT count(*) = 600 FROM agent_tasks WHERE true",
-    ("alert/agent-success", "load/agent_success/rate"),
-    names=("agent", "success"),
+    ("alert/agent-success", "alert/agent-success-burn-*", "load/agent_success/rate"),
+    names=("agent", "success", "failed"),
 )
-_rows(
+rows(
     "budget-overcharged",
     "A budget says that more was used than any run moved.",
     f"INSERT INTO replay_budgets (company_id, daily_used, monthly_used) VALUES ('{COMPANY}', 77, 77)",
@@ -147,7 +149,7 @@ _rows(
     names=("charged",),
 )
 
-_rows(
+rows(
     "event-forgotten",
     "An event that took the direct path has left no trace; those before it have their effects.",
     f"""WITH e AS (
@@ -161,7 +163,7 @@ _rows(
     (f"{SPOT}/outbox-forgets-no-event",),
     names=("event",),
 )
-_rows(
+rows(
     "event-under-another-tenant",
     "A tenant has the outbox row of another tenant's event.",
     f"""INSERT INTO event_outbox (event_id, company_id, event_type, inserted_at, processed_at)
@@ -171,7 +173,7 @@ _rows(
     (f"{SPOT}/tenants-keep-their-rows",),
     names=("outbox row",),
 )
-_rows(
+rows(
     "effect-under-a-new-id",
     "A delivery gave its event a new id: the agent could not know it, and did its work again.",
     f"""INSERT INTO agent_tasks (company_id, event_id, status, created_at, updated_at)
@@ -180,7 +182,7 @@ _rows(
     (f"{SPOT}/effects-have-their-event",),
     names=("event",),
 )
-_rows(
+rows(
     "key-lost-on-the-way",
     "The outbox row of an event has another key than the event.",
     f"""WITH e AS (
@@ -195,7 +197,7 @@ _rows(
     (f"{SPOT}/outbox-keeps-type-and-key",),
     names=("key",),
 )
-_rows(
+rows(
     "key-out-of-order",
     "An event was delivered before an older one of its key.",
     f"""WITH o AS (
@@ -209,7 +211,7 @@ _rows(
     (f"{SPOT}/outbox-order-kept",),
     names=("key",),
 )
-_rows(
+rows(
     "sequence-left-behind",
     "Tasks were restored with their numbers, and the sequence that numbers new ones was not.",
     f"""INSERT INTO agent_tasks (id, company_id, status, created_at, updated_at)
@@ -261,6 +263,9 @@ statement(
 )
 
 
+NOT_DELIVERED = ("drill/outbox/effect-within-two-seconds", "alert/relay-heartbeat")
+
+
 def _nothing_is_delivered(probe: Probe) -> bool:
     with probe.tenant() as company:
         return not is_done(probe, put(probe, company), 4)
@@ -273,8 +278,8 @@ declare(
         "process",
         _nothing_is_delivered,
         event="stop-worker",
-        checks=("drill/outbox/effect-within-two-seconds", "alert/relay-heartbeat", "load/outbox_lag_ms/*"),
-        names=("effect", "heartbeat", "lag"),
+        checks=(*NOT_DELIVERED, "load/outbox_lag_ms/*", "load/outbox_drained/rate"),
+        names=("effect", "heartbeat", "lag", "drained"),
     )
 )
 declare(
@@ -284,7 +289,7 @@ declare(
         "process",
         _nothing_is_delivered,
         event="kill-worker",
-        checks=("drill/outbox/effect-within-two-seconds", "alert/relay-heartbeat", "load/outbox_lag_ms/*"),
-        names=("effect", "heartbeat", "lag"),
+        checks=(*NOT_DELIVERED, "load/outbox_lag_ms/*", "load/outbox_drained/rate"),
+        names=("effect", "heartbeat", "lag", "drained"),
     )
 )

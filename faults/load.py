@@ -87,7 +87,7 @@ def six_percent_fail(settings: Settings) -> Parts:
 @service(
     "Every request takes 2.6 s more.",
     lambda p: p.get("/healthz").elapsed.total_seconds() > 2.5,
-    ("load/http_req_duration/p95",),
+    ("load/http_req_duration/p95", "load/http_req_duration{operation:*}/p95"),
     names=("p95", "duration", "ms"),
 )
 def all_slow(settings: Settings) -> Parts:

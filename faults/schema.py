@@ -47,31 +47,33 @@ for _table in ("dead_letter_queue", "audit_logs", "feature_flags"):
     )
 
 _catalogue(
-    "policy-always-true",
-    "A policy lets every tenant see all events.",
-    "CREATE POLICY witness_all ON events FOR SELECT TO authenticated USING (true)",
-    "DROP POLICY witness_all ON events",
-    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_all'",
-    (f"{SPOT}/policies-not-always-true", f"{RLS}/other-tenants-hidden", "sql/manifest/policies"),
-    names=("events", "witness_all"),
+    "tenants-bypass-rls",
+    "Row-level security does not bind tenants' sessions.",
+    "ALTER ROLE authenticated BYPASSRLS",
+    "ALTER ROLE authenticated NOBYPASSRLS",
+    "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'authenticated'",
+    (f"{SPOT}/service-roles", f"{SPOT}/no-role-escape", "sql/manifest/roles"),
+    names=("authenticated",),
 )
 _catalogue(
-    "policy-always-true-disguised",
-    "A policy is always true without saying so (`company_id IS NOT NULL`).",
-    "CREATE POLICY witness_all ON replay_runs FOR SELECT TO authenticated USING (company_id IS NOT NULL)",
-    "DROP POLICY witness_all ON replay_runs",
-    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_all'",
-    (f"{RLS}/other-tenants-hidden", f"{RLS}/stranger-sees-nothing", f"{SPOT}/policies-not-always-true"),
-    names=("replay_runs", "rows"),
+    "a-migration-is-missing",
+    "The last migration of the release was not applied.",
+    "CREATE TABLE public.witness_kept AS SELECT * FROM schema_migrations ORDER BY version DESC LIMIT 1;"
+    " DELETE FROM schema_migrations m USING witness_kept k WHERE m.version = k.version",
+    "INSERT INTO schema_migrations SELECT * FROM witness_kept; DROP TABLE witness_kept",
+    "SELECT to_regclass('public.witness_kept') IS NOT NULL",
+    ("sql/manifest/migrations",),
+    names=("missing",),
 )
 _catalogue(
-    "policy-opens-one-state",
-    "A policy lets every tenant see all discarded letters.",
-    "CREATE POLICY witness_bin ON dead_letter_queue FOR SELECT TO authenticated USING (status = 'discarded')",
-    "DROP POLICY witness_bin ON dead_letter_queue",
-    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_bin'",
-    (f"{RLS}/other-tenants-hidden", "sql/manifest/policies"),
-    names=("dead_letter_queue", "rows"),
+    "an-extension-of-nobody",
+    "An extension is in the database that the release does not know.",
+    "CREATE EXTENSION pg_trgm SCHEMA public",
+    "DROP EXTENSION pg_trgm",
+    "SELECT count(*) > 0 FROM pg_extension WHERE extname = 'pg_trgm'",
+    ("sql/manifest/extensions",),
+    names=("pg_trgm",),
+    decision="hold",
 )
 _catalogue(
     "claims-kept-with-the-plan",
@@ -83,45 +85,6 @@ _catalogue(
     names=("auth.jwt", "IMMUTABLE"),
 )
 _catalogue(
-    "policy-for-no-claims",
-    "Who comes without claims sees all companies.",
-    """CREATE POLICY witness_none ON companies FOR SELECT TO authenticated
-        USING (coalesce(auth.jwt() ->> 'company_id', '') = '')""",
-    "DROP POLICY witness_none ON companies",
-    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_none'",
-    (f"{RLS}/no-claims-see-nothing", f"{RLS}/empty-claims-see-nothing", f"{RLS}/claims-without-company-see-nothing"),
-    names=("companies",),
-)
-_catalogue(
-    "policy-falls-back-to-the-subject",
-    "Without a company in its claims a session acts for the company whose id is the subject of its token.",
-    """CREATE POLICY witness_subject ON companies FOR SELECT TO authenticated
-        USING (id::text = coalesce(auth.jwt() ->> 'company_id', auth.jwt() ->> 'sub'))""",
-    "DROP POLICY witness_subject ON companies",
-    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_subject'",
-    (f"{RLS}/claims-without-company-see-nothing",),
-    names=("companies",),
-)
-_catalogue(
-    "anon-sees-companies",
-    "`anon` may read companies.",
-    "GRANT SELECT ON companies TO anon; CREATE POLICY witness_anon ON companies FOR SELECT TO anon USING (true)",
-    "DROP POLICY witness_anon ON companies; REVOKE SELECT ON companies FROM anon",
-    "SELECT has_table_privilege('anon', 'public.companies', 'SELECT')",
-    (f"{RLS}/anon-sees-nothing", f"{SPOT}/policies-not-always-true", f"{SPOT}/no-public-grants"),
-    names=("companies", "anon"),
-)
-_catalogue(
-    "tenants-write-flags",
-    "Tenants may switch their own flags on.",
-    """GRANT INSERT, UPDATE ON feature_flags TO authenticated; CREATE POLICY witness_write ON feature_flags FOR ALL
-        TO authenticated USING (company_id::text = auth.jwt() ->> 'company_id')""",
-    "DROP POLICY witness_write ON feature_flags; REVOKE INSERT, UPDATE ON feature_flags FROM authenticated",
-    "SELECT has_table_privilege('authenticated', 'public.feature_flags', 'UPDATE')",
-    ("drill/flags/tenants-cannot-write", f"{SPOT}/tenants-only-read", "sql/manifest/grants"),
-    names=("feature_flags",),
-)
-_catalogue(
     "runs-take-events-along",
     "Deleting an old run cascades to its outbox rows, delivered or not.",
     """ALTER TABLE event_outbox ADD CONSTRAINT witness_run FOREIGN KEY (replay_run_id) REFERENCES replay_runs
@@ -131,16 +94,6 @@ _catalogue(
     (f"{SPOT}/deletes-take-nothing-along", "sql/manifest/constraints"),
     names=("event_outbox",),
     decision="hold",
-)
-_catalogue(
-    "a-role-takes-rows-over",
-    "The gate's login may make anybody's event an event of a drill tenant.",
-    """CREATE POLICY witness_over ON events FOR UPDATE TO replay_gate USING (true)
-        WITH CHECK (public.is_drill_company(company_id))""",
-    "DROP POLICY witness_over ON events",
-    "SELECT count(*) > 0 FROM pg_policy WHERE polname = 'witness_over'",
-    (f"{SPOT}/policies-take-over-no-row", "sql/manifest/policies"),
-    names=("events",),
 )
 _catalogue(
     "tenants-truncate",

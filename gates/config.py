@@ -18,7 +18,7 @@ from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.identity import is_here
 from gates.deployment.sql.database import LENDING, lending
 from gates.deployment.sql.libpq import REDIRECTS, other_passwords, placed, without_end
-from gates.deployment.target import Target
+from gates.deployment.target import WANTED, Target
 from gates.errors import ConfigError, of_file
 from gates.evidence import TargetKind
 from gates.inputs import env_file, values
@@ -185,10 +185,7 @@ def _parsed(name: str, text: str) -> object:
 LIBRARIES = ("PG", "SSL_CERT_")
 """Prefixes of the variables that libpq and OpenSSL read."""
 
-DEPLOYMENT = (
-    *("GATE_TARGET", "BASE_URL", "DATABASE_URL"),
-    *("TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET"),
-)
+DEPLOYMENT = ("GATE_TARGET", *WANTED)
 """Whoever sets one of these does not want the reference to be started."""
 
 ACTORS = (

@@ -183,7 +183,11 @@ proxy(
 )
 proxy("deployment/half-an-event-is-left", after(half_an_event), ("drill/recovery/event-session-ended",))
 proxy("outbox/delivered-before-it-is-committed", reads_uncommitted, ("drill/outbox/uncommitted-is-not-delivered",))
-proxy("deployment/nearly-all-connections-are-taken", takes_connections, (f"{SEEN}/connections-are-bounded",))
+proxy(
+    "deployment/nearly-all-connections-are-taken",
+    takes_connections,
+    (f"{SEEN}/connections-are-bounded", "alert/connections"),
+)
 proxy(
     "deployment/every-replay-is-a-server-error",
     after(lambda _world, sent, reply: problem(500, "internal") if sent.is_replay and reply.status == 200 else None),

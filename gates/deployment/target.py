@@ -6,6 +6,16 @@ from dataclasses import dataclass, field
 
 from gates.evidence import TargetKind
 
+WANTED = {
+    "BASE_URL": "base_url",
+    "TRANSBOT_HMAC_SECRET": "hmac_secrets",
+    "TEST_COMPANY_ID": "test_company_id",
+    "ADMIN_JWT": "admin_jwt",
+    "REPLAY_JWT_SECRET": "jwt_secret",
+    "DATABASE_URL": "database_url",
+}
+"""The variables without which a run holds (contract, section 1), and the fields of a target that they fill."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -14,7 +14,7 @@ from gates.contract.queues import queue_of
 from gates.contract.scope import Scope
 from gates.decision import policy_file
 from gates.deployment.dialect.current import use
-from gates.deployment.target import Target
+from gates.deployment.target import WANTED, Target
 from gates.doctor.diagnosis import Diagnosis, diagnose
 from gates.doctor.draft.carrying import with_said
 from gates.doctor.draft.draft import draft
@@ -32,7 +32,6 @@ from gates.text.inert import Terminal
 
 TO_MEND = 10
 DOORS = {"BASE_URL", "DATABASE_URL"}
-RUN_WANTS = ("BASE_URL", "TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET", "DATABASE_URL")
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
@@ -93,10 +92,10 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 def _not_set(found: Diagnosis, environ: Mapping[str, str]) -> list[str]:
     """What a run will want beside what the doctor looks with."""
-    missing = [name for name in RUN_WANTS if not environ.get(name)]
+    missing = [name for name in WANTED if not environ.get(name)]
     if not missing or not found.looks_like_it:
         return []
-    return [f"not set: {', '.join(missing)}. `gate run` wants them, and holds: docs/contract.md, section 1"]
+    return [f"not set: {', '.join(missing)}. `gate run` holds without them: docs/contract.md, section 1"]
 
 
 def _is_complete(found: Diagnosis, scope: Scope) -> bool:

@@ -31,7 +31,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     suites = [*(s.value for s in ProofPart), "all"]
     add = made.add_argument
     add("--suite", action="append", choices=suites, default=[], help="a part of the proof (default: all)")
-    add("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
+    add("--only", action="append", default=[], metavar="GLOB", help="ids of faults, of their checks, or of trials")
     add("--quick", action="store_true", help="faults by their declared checks alone; a tenth by the whole gate, too")
     add("--short", action="store_true", help="faults by their declared checks alone, and none by the whole gate")
     add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")

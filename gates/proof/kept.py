@@ -49,15 +49,6 @@ def taken_up(path: Path, key: Mapping[str, str], *, resume: bool) -> list[Any]:
     return []
 
 
-def seconds_of(proof: Path, source: str) -> float:
-    """The duration of the proof in this file, if it is of this code and readable; a continued proof adds to it."""
-    try:
-        found = json.loads(proof.read_text(encoding="utf-8"))
-        return float(found["seconds"]) if found["source"] == source else 0.0
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0.0
-
-
 def _trial(row: Mapping[str, Any]) -> Trial:
     tuples = {name: tuple(row[name]) for name in ("allowed", "unpassed")}
     return Trial(**{**row, **tuples, "suite": ProofPart(row["suite"])})

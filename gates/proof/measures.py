@@ -19,6 +19,11 @@ class Cost:
     observed: int = 0
 
 
+def cheaper(before: Mapping[str, Cost], now: Mapping[str, Cost]) -> dict[str, Cost]:
+    """The costs of both; of a check in both the lower one, which is that of the least disturbed run."""
+    return {**before, **{c: cost for c, cost in now.items() if c not in before or cost.seconds < before[c].seconds}}
+
+
 @dataclass(frozen=True, slots=True)
 class Minimal:
     """The smallest set, the cheapest among equals; `exact` False: a smaller one may exist."""

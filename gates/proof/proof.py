@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from gates.evidence import CheckSpec, JsonValue
 from gates.proof.judgement import Cell, Status
@@ -87,6 +88,11 @@ class Proof:
         """Checks of this target that killed no fault."""
         killers = {check for c in self.cells for check in c.killers if c.status is Status.KILLED}
         return tuple(s.id for s in self.catalogue if s.id not in killers) if self.cells else ()
+
+    @property
+    def undeclared(self) -> tuple[str, ...]:
+        """The idle checks that no fault declares. Any other did not look, or another check saw the fault first."""
+        return tuple(check for check in self.idle if not any(c.fault.declares(check) for c in self.faults))
 
     @property
     def single(self) -> tuple[Cell, ...]:
@@ -192,8 +198,23 @@ class Proof:
         }
 
     def dump(self) -> str:
-        """The text of proof.json."""
-        return json.dumps(self.summary(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        """The text of proof.json: the summary, and the costs, with which the proof can go on."""
+        costs = {check: (cost.seconds, cost.observed) for check, cost in sorted(self.costs.items())}
+        return json.dumps({**self.summary(), "costs": costs}, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def spent_before(path: Path, source: str) -> tuple[float, dict[str, Cost]]:
+    """The duration of the proof in this file, and the costs of its checks, which a continued proof adds to. Nothing if
+    it is of other code, or unreadable.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["source"] != source:
+            return 0.0, {}
+        costs = {check: Cost(float(seconds), int(seen)) for check, (seconds, seen) in found["costs"].items()}
+        return float(found["seconds"]), costs
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return 0.0, {}
 
 
 def names(cells: Sequence[Cell]) -> str:

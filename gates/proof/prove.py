@@ -17,15 +17,15 @@ from gates.proof.fault import ListedFault
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status
-from gates.proof.kept import KeptTrials, seconds_of
+from gates.proof.kept import KeptTrials
 from gates.proof.matrix.campaign import Campaign, RunScope
 from gates.proof.matrix.cells import Matrix
 from gates.proof.matrix.pairs import DRAWS, as_trial, at_once, each
 from gates.proof.matrix.short import ShortWay
-from gates.proof.measures import Cost
+from gates.proof.measures import Cost, cheaper
 from gates.proof.mutants.campaign import MutantCampaign
 from gates.proof.mutants.mutant import equivalents
-from gates.proof.proof import Proof
+from gates.proof.proof import Proof, spent_before
 from gates.proof.reports import stryker, summary
 from gates.proof.reports.page import page
 from gates.proof.request import ProofRequest, chosen, chosen_mutants, chosen_pairs
@@ -64,7 +64,7 @@ class Prover:
         self._key |= {one.id: one.digest for one in request.mutants}
         request.out.mkdir(parents=True, exist_ok=True)
         if request.resume:
-            self._before_s = seconds_of(request.out / LAST, self._source)
+            self._before_s, self._costs = spent_before(request.out / LAST, self._source)
         self._kept = KeptTrials(request.out, self._key, resume=request.resume)
         self._apart: dict[str, str] = {}
         """Pairs that could not be in together, and why: others were drawn."""
@@ -308,7 +308,7 @@ class Prover:
 
     def _clean_done(self, run: GateRun) -> None:
         if run.is_green:
-            self._costs = {**self._costs, **{check: Cost(seconds, seen) for check, seconds, seen in run.costs}}
+            self._costs = cheaper(self._costs, {check: Cost(seconds, seen) for check, seconds, seen in run.costs})
         self._request.say(f"{'✓' if run.is_green else '?'} {'clean run':<53} {run.seconds:5.0f} s  {run.said[:90]}")
 
     def _open(self, kind: TargetKind, **options: Any) -> AbstractContextManager[ProofBench]:

@@ -73,10 +73,16 @@ class ProofRequest:
 
 
 def chosen(faults: Sequence[ListedFault], request: ProofRequest) -> tuple[ListedFault, ...]:
-    """The selected faults, preceded by the no-ops, which come with any fault. In production only those that can occur
-    there, each with the decision that is due. A sample is drawn by the seed, or spread evenly.
+    """The faults that are selected, by their ids or by the checks that must catch them. The no-ops precede them. In
+    production only those that can occur there, each with the decision that is due. A sample is drawn by the seed, or
+    spread evenly.
     """
-    wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{ProofPart.FAULTS}/{f.id}")]
+    checks = [s.id for s in request.policy.catalogue if request.only and request.wants(s.id)]
+    wanted = [
+        f
+        for f in faults
+        if request.wants(f.id) or request.wants(f"{ProofPart.FAULTS}/{f.id}") or any(map(f.declares, checks))
+    ]
     if request.kind is TargetKind.PRODUCTION:
         wanted = [f for f in wanted if f.production]
     if request.short:

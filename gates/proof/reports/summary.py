@@ -44,8 +44,8 @@ def of_faults(proof: Proof) -> list[str]:
         left = [c for c in proof.faults if c.status is not Status.KILLED]
         said += [f"not killed: {names(left)}"] if left else []
         said += [f"killed by one check only: {names(proof.single)}"] if proof.single else []
-        idle = proof.idle
-        said.append(f"{len(idle)} of {len(proof.catalogue)} checks killed no fault")
+        idle = f"{len(proof.idle)} of {len(proof.catalogue)} checks killed no fault here"
+        said.append(f"{idle}, {len(proof.undeclared)} of them because none is declared that they must catch")
         small = proof.minimal
         which = "smallest set" if small.exact else "a small set (no smaller one was found)"
         cost = f"{small.seconds:.1f} s, {small.observed} observations"

@@ -20,7 +20,7 @@ from gates.deployment.credentials import UNUSABLE
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.sql.database import lending, see_lending
-from gates.deployment.target import Target
+from gates.deployment.target import WANTED, Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, Where, stamp
 from gates.stages.context import Context, StageReport
 from gates.stages.preflight import credentials
@@ -169,22 +169,14 @@ def refused_by_now(context: Context, credential: str) -> Evidence | None:
 
 def variables(target: Target) -> LookResult:
     """The variables of the contract that are missing."""
-    given = {
-        "BASE_URL": target.base_url,
-        "TRANSBOT_HMAC_SECRET": target.hmac_secret,
-        "TEST_COMPANY_ID": target.test_company_id,
-        "ADMIN_JWT": target.admin_jwt,
-        "REPLAY_JWT_SECRET": target.jwt_secret,
-        "DATABASE_URL": target.database_url,
-    }
-    missing = [name for name, text in given.items() if not text]
+    missing = [name for name, field in WANTED.items() if not getattr(target, field)]
     if missing:
         one = len(missing) == 1
         said = f"{', '.join(missing)} {'is' if one else 'are'} not set: what needs {'it' if one else 'them'} is unknown"
         message = f"{said}. See docs/contract.md, section 1"
-        counted = (len(given) - len(missing), len(given), "variables", len(given))
+        counted = (len(WANTED) - len(missing), len(WANTED), "variables", len(WANTED))
         return LookResult(Outcome.UNKNOWN, message, *counted, details={"not_set": [*missing]})
-    return LookResult(Outcome.PASS, "", len(given), len(given), "variables", len(given))
+    return LookResult(Outcome.PASS, "", len(WANTED), len(WANTED), "variables", len(WANTED))
 
 
 def _note(companies: Path, company: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
@@ -43,8 +44,8 @@ class FakeBench(ProofBench):
 
     def put_in(self, fault: ListedFault) -> None:
         self.log.append(f"in {fault.id}")
-        if self.answers.get(f"in {fault.id}"):
-            raise StackError("it did not come up")
+        if trouble := self.answers.get(f"in {fault.id}"):
+            raise trouble
         self.on = "" if fault.is_noop else fault.id
 
     def take_out(self, fault: ListedFault) -> None:
@@ -137,10 +138,21 @@ def test_a_campaign_that_is_over_judges_what_it_has_begun(world: World) -> None:
 
 def test_a_survivor_and_a_fault_that_does_not_come_up_are_told_apart(world: World) -> None:
     """A fault that the gate promotes survived; one that could not be examined is an error of the harness."""
-    world.answers = {"gate a/1": "promote", "in a/2": True, "witness a/3": "no answer"}
+    world.answers = {"gate a/1": "promote", "in a/2": StackError("it did not come up"), "witness a/3": "no answer"}
     cells = world.run(fault("a/1"), fault("a/2"), fault("a/3"), fault("a/4", "drill/unheard-of"))
     assert [c.fault.id for c in cells] == ["a/1", "a/2", "a/3", "a/4"]
     assert [c.status for c in cells] == [Status.SURVIVED, *[Status.HARNESS_ERROR] * 3]
+
+
+def test_a_fault_that_the_database_refuses_is_not_in(world: World) -> None:
+    """Refused SQL counts as not installed, and the gate is not run; a lost connection is an error of the harness."""
+    refused, away = psycopg.errors.CheckViolation("the row is not allowed"), psycopg.OperationalError("it is gone")
+    world.answers = {"in a/1": refused, "in a/2": away}
+    first, second = world.run(fault("a/1"), fault("a/2"))
+    said = "it could not be put in: CheckViolation: the row is not allowed"
+    assert (first.status, first.reason) == (Status.NOT_INSTALLED, said)
+    assert second.status is Status.HARNESS_ERROR
+    assert not {"gate run a/1", "gate run a/2"} & {*world.log}
 
 
 def test_a_red_baseline_runs_no_fault(world: World) -> None:

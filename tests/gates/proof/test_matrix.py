@@ -8,8 +8,9 @@ import pytest
 from gates.evidence import CheckSpec, Severity, Where
 from gates.proof.fault import Kind, ListedFault
 from gates.proof.judgement import Cell, Status
-from gates.proof.kept import seconds_of
 from gates.proof.matrix.cells import CELLS, Matrix, draw
+from gates.proof.measures import Cost, cheaper
+from gates.proof.proof import spent_before
 from gates.verdict import Decision
 
 CATALOGUE = (CheckSpec("drill/a", "", "", Severity.PAGE, Where.READ_ONLY),)
@@ -18,6 +19,7 @@ FAULTS = tuple(
     for n in range(20)
 )
 KEY = {"source": "1", "policy": "2"}
+EARLIER = '{"source": "1", "seconds": 90.5, "costs": {"drill/a": [2.5, 3]}}'
 
 
 def cell(fault: ListedFault, status: Status = Status.KILLED, *, short: bool = True) -> Cell:
@@ -74,11 +76,18 @@ def test_the_gate_is_shown_a_drawn_share_and_all_that_was_not_killed(tmp_path: P
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [('{"source": "1", "seconds": 90.5}', 90.5), ('{"source": "2", "seconds": 90.5}', 0), ("{}", 0), ("[", 0), ("", 0)],
+    [(EARLIER, 90.5), (EARLIER.replace("1", "2", 1), 0), (EARLIER.replace("[2.5, 3]", "7"), 0), ("[", 0), ("", 0)],
 )
-def test_the_time_of_a_proof_that_goes_on_is_that_of_all_its_parts(text: str, seconds: float, tmp_path: Path) -> None:
-    """The seconds of an earlier part count if its code was the same; an unreadable file counts as zero."""
+def test_what_a_proof_cost_that_goes_on_is_that_of_all_its_parts(text: str, seconds: float, tmp_path: Path) -> None:
+    """Seconds and costs of an earlier part count if its code was the same; an unreadable file counts as none."""
     path = tmp_path / "proof.json"
-    assert seconds_of(path, "1") == 0.0
+    assert spent_before(path, "1") == (0.0, {})
     path.write_text(text, encoding="utf-8")
-    assert seconds_of(path, "1") == seconds
+    assert spent_before(path, "1") == (seconds, {"drill/a": Cost(2.5, 3)} if seconds else {})
+
+
+def test_the_cost_of_a_check_is_that_of_its_least_disturbed_run() -> None:
+    """Of two costs of a check the lower one counts, whichever came first; what is in one alone stays."""
+    slow, fast, other = Cost(2.0, 3), Cost(0.5, 3), Cost(1.0, 1)
+    assert cheaper({"a": slow, "b": other}, {"a": fast}) == {"a": fast, "b": other}
+    assert cheaper({"a": fast}, {"a": slow, "b": other}) == {"a": fast, "b": other}

@@ -90,7 +90,7 @@ def test_the_exit_code_says_how_bad_it_is(proof: Proof, code: int) -> None:
 def test_a_proof_counts_and_lists_what_is_weak() -> None:
     """It lists idle checks, faults with a single killer, and the bound that the healthy runs give."""
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
-    assert PROOF.idle == ("drill/idle",)
+    assert PROOF.idle == PROOF.undeclared == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
     assert (
         "of the faults that the whole gate saw alone (2): another cause was named first: rls/off (drill/c)"
@@ -130,6 +130,10 @@ def test_the_noop_comes_along_with_any_fault() -> None:
     faults = (KEY, RLS, NOOP)
     assert chosen(faults, request(only=("rls/*",))) == (NOOP, RLS)
     assert chosen(faults, request(only=("healthy/*",))) == ()
+    declared = replace(RLS, checks=("drill/audit/",))
+    specs = (CheckSpec("drill/audit/row", "", "", Severity.PAGE, Where.STAGING),)
+    of_the_check = request(only=("drill/audit/row",), policy=Policy(specs))
+    assert chosen((KEY, declared), of_the_check) == (replace(declared, decision=Decision.ROLLBACK),)
     assert chosen(faults, request(kind=TargetKind.PRODUCTION)) == (NOOP, KEY)
     many = [replace(RLS, id=f"rls/{n}") for n in range(7)]
     assert [f.id for f in chosen([*many, NOOP], request(sample=3))] == ["noop/nothing", "rls/0", "rls/2", "rls/4"]
