@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import resource
 import signal
 import stat
 import sys
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     so the process restarts without it.
     """
     os.umask(os.umask(0o077) | 0o002)  # with a umask of 0, anybody could write evidence
+    with suppress(OSError, ValueError):  # a core file holds every secret. 1: nor does a program get one (core(5))
+        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (min(1, most) if most >= 0 else 1, most))
     if os.environ.pop("PYTHONINSPECT", ""):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  -- no shell is wanted
     return left(cli.main(argv))

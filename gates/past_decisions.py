@@ -170,6 +170,18 @@ def read(folder: Path) -> list[PastDecision]:
     return list(runs.values())
 
 
+def histories(state: Path) -> list[Path]:
+    """The folders of targets with a history. Raise OSError if that is not known of one, as behind a link to nothing."""
+    found = []
+    for folder in sorted(state.iterdir()) if state.exists() else ():
+        if folder.is_dir() or folder.is_symlink():
+            folder.stat()
+            with suppress(FileNotFoundError):
+                (folder / FILE).lstat()
+                found.append(folder)
+    return found
+
+
 def newest(folder: Path, most: int = 5) -> list[JsonValue]:
     """The last decided runs, for the report of the next one; none if the history cannot be read."""
     try:

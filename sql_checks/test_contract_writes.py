@@ -51,10 +51,11 @@ def _judge(written: Written, seen: Observer, *expected: Expected) -> None:
         "contract-rows-are-taken",
         "Every table takes a row that gives only columns of the contract, in each of its states and from one to the"
         " next, however old it is and whatever another tenant has, commits it, keeps what was written, fills in"
-        " what the row leaves out, and lets go of what is deleted; a limit may be lowered below what is used. No row"
-        " of the trail can be changed or deleted, however old it is; each hashes to its hash. A flag's answer is that"
-        " of the tenant's row, for every caller, and where it has none, the contract's at each percentage. Everybody's"
-        " pause and flag keep what an operator writes (not tried on production).",
+        " what the row leaves out, and lets go of what is deleted; a limit may be lowered below what is used. What"
+        " happens to a row, or to everybody's, changes no other row. No row of the trail can be changed or deleted,"
+        " however old it is; each hashes to its hash. A flag's answer is that of the tenant's row, as its view shows,"
+        " for every caller, and where it has none, the contract's at each percentage. Everybody's pause and flag keep"
+        " what an operator writes (not tried on production).",
         "What was written against the contract (the release before, another producer) is refused, or writes rows that"
         " no replay takes; a letter that fails again is gone.",
         "N04",

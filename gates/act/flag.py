@@ -81,7 +81,8 @@ class Order:
     to keep, now or before, for the next gate. by_hand: a person orders the step, and answers for the present state of
     the flag. verdict: the id of the run whose verdict was handed over, if any. enable_at: the percentage at which a
     person switches the flag on. flagless: the policy claims only a queue, and no flag. since: when the judgement began,
-    by the clock of the audit rows. good_for_min: how long after that a step may be taken, None for ever.
+    by the clock of the audit rows. good_for_min: how long after that a step may be taken, and a step that others took
+    meanwhile be switched off; None for ever.
     """
 
     plan: RolloutPlan

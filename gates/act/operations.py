@@ -12,7 +12,7 @@ from gates.act.emergency import emergency, resume
 from gates.act.flag import Order, Tell, look_at, rows
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
-from gates.deployment.dialect.current import secrets
+from gates.deployment.dialect.current import current, secrets
 from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.identity import http_place
@@ -99,9 +99,19 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def set_budget(target: Target, company: str, daily: int | None, monthly: int | None) -> dict[str, Any]:
-    """Set a tenant's limits; None leaves one unchanged."""
+    """Set a tenant's limits; None leaves one unchanged. Returns them as a new connection reads them back. Raise
+    CannotWork if they are others.
+    """
     given: dict[str, object] = {"company": company, "daily": daily, "monthly": monthly}
-    return (_ask(target, "budget_set", given, write=True) or _ask(target, "budget_add", given, write=True))[0]
+    if not _ask(target, "budget_set", given, write=True):
+        _ask(target, "budget_add", given, write=True)
+    kept = _ask(target, "budget_seen", given, write=True)
+    asked = {name: limit for name, limit in (("daily_limit", daily), ("monthly_limit", monthly)) if limit is not None}
+    if not kept or any(row[name] != limit for row in kept for name, limit in asked.items()):
+        seen = "; ".join(str({name: row[name] for name in asked}) for row in kept) or "no row"
+        do = f"See what else writes {current().real('replay_budgets')}: a trigger, a rule, somebody"
+        raise CannotWork(f"read back: {seen}; allowed: {asked}. {do}")
+    return kept[0]
 
 
 def flags(target: Target) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ def _shown(url: str, order: Order) -> Action:
 
 def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
     flag, decided = order.plan.flag, clock()
-    change, befores = _switch_off(flag)
+    change, befores = _switch_off(order)
     for last in (False, True):
         carried = insist(url, change, order, clock, tell)
         at = next((b.shown for b in befores if b is not None), None)
@@ -128,12 +128,36 @@ def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell)
     return Action("rollback", at, 0, "done", said, recovery=recovery, flag="off")
 
 
-def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
+class _Superseded(Exception):  # noqa: N818  -- an observation about the flag
+    """Others stepped the flag after a judgement that is out of date: what was judged may not be what is on."""
+
+
+def _if_it_stands(connection: Connection, order: Order) -> None:
+    """Raise _Superseded if the gate stood still until others went on. What cannot be read stops no rollback."""
+    if not order.since or order.good_for_min is None:
+        return
+    try:
+        with connection.transaction():
+            given = {"flag": order.plan.flag, "since": order.since, "good_for_min": order.good_for_min}
+            too_late = rows(connection, "order_too_old", given)[0]["too_old"] is True
+            stepped = too_late and rows(connection, "flag_stepped", given)[0]["stepped"] is True
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return
+    if stepped:
+        late = f"the release was judged more than {order.good_for_min} minutes ago, and the flag took a step since"
+        raise _Superseded(f"{late}, maybe of another release: it was left as it is. Run the gate again")
+
+
+def _switch_off(order: Order) -> tuple[Forced, list[FlagState | None]]:
     """Make the change. Returns its result, and the flag as it was before each try."""
+    flag = order.plan.flag
     befores: list[FlagState | None] = []
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         wait_for_others(connection, "flag_held", {"flag": flag})
+        _if_it_stands(connection, order)
         befores.append(_before(connection, flag))
         changed = first_that_works(connection, ("flag_off", "flag_off_least"), {"flag": flag})
         changed += cancel_drill_loan(connection, LiveRow(flag))

@@ -214,7 +214,7 @@ def _step(connection: Connection, order: Order, server: str) -> Action:
     step = _next(connection, now, order)
     if step.kind != "promote" or now is None:
         return step
-    others = rows(connection, "flag_others", {"flag": flag})
+    others, written = rows(connection, "flag_others", {"flag": flag}), _written(connection)
     statement = "flag_promote" if order.enable_at is None else "flag_enable"
     made = rows(connection, statement, {"flag": flag, "version": now.version, "percent": step.to_percent})
     said = (made[0]["enabled"], made[0]["rollout_percentage"]) if made else None
@@ -224,16 +224,30 @@ def _step(connection: Connection, order: Order, server: str) -> Action:
     after = look(connection, flag)  # deferred triggers have run by now
     if after is None or (after.enabled, after.percent) != (True, step.to_percent):
         return _moved(step, flag, (after.enabled, after.percent) if after else None)
-    now_others = rows(connection, "flag_others", {"flag": flag})
-    moved = [str(r["key"]) for r in (*others, *now_others) if r not in others or r not in now_others]
+    tenants = f"tenants' rows of {flag}"
+    moved = "" if _written(connection) - written == 1 else _others_moved(connection, flag, others)
     if moved or after.overrides != now.overrides:
-        what = f"the flag {moved[0]}" if moved else f"tenants' rows of {flag}"
         message = (
-            f"the step of {flag} to {step.to_percent} % would have changed {what} as well: a trigger or rule of its"
-            " table does that, or somebody else in the same moment. Nothing was changed"
+            f"the step of {flag} to {step.to_percent} % would have changed {moved or tenants} as well:"
+            " a trigger or rule of its table does that, or somebody else in the same moment. Nothing was changed"
         )
         return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
     return step
+
+
+def _written(connection: Connection) -> int:
+    """A count that grows with each row of the flags that this transaction writes, and not with those of others."""
+    return int(str(rows(connection, "flag_written", {})[0]["written"]))
+
+
+def _others_moved(connection: Connection, flag: str, others: list[dict[str, object]]) -> str:
+    """Which rows but the step's own are not as they were before; empty if all are."""
+    now = rows(connection, "flag_others", {"flag": flag})
+    moved = {str(r["key"] or "") for r in (*others, *now) if r not in others or r not in now}
+    named = sorted(moved - {"", flag})
+    if flag in moved:
+        return f"tenants' rows of {flag}"
+    return f"the flag {named[0]}" if named else "other rows" if moved else ""
 
 
 def _moved(step: Action, flag: str, stood: tuple[object, object] | None) -> Action:

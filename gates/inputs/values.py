@@ -142,6 +142,11 @@ def conninfo(text: str) -> str:
     ports = str(parts.get("port") or "").split(",")
     if any(p and not (re.fullmatch("[0-9]{1,5}", p) and 1 <= int(p) <= 65_535) for p in ports):
         raise Unfit(f"{allowed}; with a port from 1 to 65535")
+    hosts = str(parts.get("host") or "").split(",")
+    _, is_url, rest = text.partition("://")
+    authority, _, path = rest.partition("?")[0].partition("/")
+    if any("@" in host[1:] for host in hosts) or (is_url and "@" in path and "@" not in authority):
+        raise Unfit(allowed)  # a part of the password would be a name, which errors and reports show
     return text
 
 

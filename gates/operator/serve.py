@@ -27,7 +27,7 @@ from gates.errors import CannotWork, UsageError
 from gates.inputs import options as shared
 from gates.inputs import values
 from gates.inputs.values import option
-from gates.past_decisions import FILE, PastDecision, last_of, read
+from gates.past_decisions import FILE, PastDecision, histories, last_of, read
 from gates.reports.console import Console
 from gates.text import characters, foreign
 from gates.verdict import Decision
@@ -45,6 +45,8 @@ GRAVITY = (Decision.ROLLBACK, Decision.HOLD, Decision.PROMOTE)
 TOKEN = "GATE_SERVE_TOKEN"  # noqa: S105  -- the name of the variable
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LEAST_TOKEN = 16
+AHEAD = dt.timedelta(minutes=5)
+"""So far a clock may be ahead of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +108,14 @@ class Desk:
         told = {"decision": one.decision, "release": release, "target": one.target, "finished_at": one.finished_at}
         if one.decision is Decision.PROMOTE and one.dry_run:
             return {**told, "decision": "hold", "reason": "that was a dry run, which changed nothing: run the gate"}
-        if one.decision is Decision.PROMOTE and not dt.timedelta(minutes=-5) <= now - at <= self.max_age:
+        if one.decision is Decision.PROMOTE and not -AHEAD <= now - at <= self.max_age:
             old = f"{(now - at).total_seconds() / 60:.0f} minutes old"
             return {**told, "decision": "hold", "reason": f"the promote is {old}: run the gate again"}
         return {**told, "reason": one.reason[:MOST_REASON]}
 
     def _pasts(self) -> list[list[PastDecision]]:
         with self._reading:
-            return [self._past(path) for path in sorted(self.state.glob(f"*/{FILE}"))]
+            return [self._past(folder / FILE) for folder in histories(self.state)]
 
     def _past(self, path: Path) -> list[PastDecision]:
         """The history as it is now. A writer appends, or replaces the file."""
@@ -169,21 +171,25 @@ class Desk:
         )
 
     def metrics(self) -> str:
-        """The last finished decision of any target in Prometheus' text format. No series without a decision."""
+        """The last finished decision of any target in Prometheus' text format; none without one. The lines of a target
+        are in order, whatever the clocks said, and a time to come is none by which targets are compared.
+        """
         try:
-            runs = [one for past in self._pasts() for one in past if one.finished is not None]
+            pasts = self._pasts()
         except OSError:
-            runs = []
-        last = max(runs, key=lambda one: one.finished or dt.datetime.min.replace(tzinfo=dt.UTC), default=None)
-        if last is None or last.finished is None:
+            pasts = []
+        runs = [next(((at, one) for one in reversed(past) if (at := one.finished)), None) for past in pasts]
+        by_time = sorted(filter(None, runs), key=lambda run: (run[0] <= self.now() + AHEAD, run[0]))
+        if not by_time:
             return ""
+        at, last = by_time[-1]
         lines = ["# HELP gate_decision The last decision of the gate.", "# TYPE gate_decision gauge"]
         lines += [f'gate_decision{{decision="{d.value}"}} {int(d is last.decision)}' for d in Decision]
         lines += [
             "# HELP gate_last_run_timestamp_seconds When it was decided.",
             "# TYPE gate_last_run_timestamp_seconds gauge",
         ]
-        lines.append(f"gate_last_run_timestamp_seconds {last.finished.timestamp():.3f}")
+        lines.append(f"gate_last_run_timestamp_seconds {at.timestamp():.3f}")
         lines += ["# HELP gate_checks Checks of that run by outcome.", "# TYPE gate_checks gauge"]
         counts = {"pass": last.passed, "fail": last.failed, "unknown": last.unknown}
         lines += [f'gate_checks{{outcome="{name}"}} {number}' for name, number in counts.items()]

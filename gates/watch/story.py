@@ -268,7 +268,10 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
         return made
     first = next((i for i in due if made.reason.startswith(f"{i.check} ")), due[0])  # as the round cites it
     reason = f"watch: {first.check} was seen failing in {first.harm} rounds in a row: {first.message}"[:500]
-    order = Order(policy.rollout, policy.release, "replaygate", reason, seen)
+    since = seen.at if seen else ""
+    order = Order(
+        policy.rollout, policy.release, "replaygate", reason, seen, since=since, good_for_min=policy.max_age_minutes
+    )
     folder = watch.policy_file.settings.state_of(watch.name)
     release, run_id = policy.release or past_decisions.last_named(folder), secrets.token_hex(4)
 

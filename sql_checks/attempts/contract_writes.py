@@ -11,7 +11,8 @@ from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.sql.database import connect
-from sql_checks.attempts.flag_answers import DECIDED, VERSION, steps
+from sql_checks.attempts.flag_answers import DECIDED, STATUS, VERSION, steps
+from sql_checks.attempts.lives import BESIDE, LIVES, OLD, OLD_ROW, UNTOUCHED
 from sql_checks.attempts.odd_rows import AS_THEY_ARE, GONE, LARGE, LONG, ODD, RUN_COLUMNS, SIZES, SPELT
 from sql_checks.attempts.row_level_security import SEEDS
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
@@ -103,46 +104,6 @@ CHANGES = {
 """Table -> what service, worker or operators do to its rows; the first of them stays."""
 STORED = ("agent_tasks", "feature_flags", "agent_controls", "replay_budgets")
 """Tables that must store what the first of these changes says: no trigger may take it back."""
-OLD = "company_id = %(id)s and event_type = 'drill.old'"
-OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payload, {1}) values
-(%(id)s, 'drill.old', ' Rls ä/1:' || repeat('aB', 40) || ' ', '{{"a": null, "b": [null, {{}}]}}',
-  now() - case (select relkind from pg_catalog.pg_class where oid = to_regclass('public.{0}'))
-    when 'p' then interval '0' else interval '40 days' end{2})"""
-"""An old row; but not older than the partitions may reach."""
-AS_WRITTEN = """aggregate_key = ' Rls ä/1:' || repeat('aB', 40) || ' ' and payload @> '{"a": null, "b": [null, {}]}'"""
-PAST = "created_at <= now()"
-LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
-    "dead_letter_queue": (
-        "created_at, error_type, retry_count, max_retries",
-        ", 'Drill', 6, 9",
-        f"{AS_WRITTEN} and (error_type, status, retry_count, max_retries) = ('Drill', 'pending', 6, 9) and {PAST}",
-        (
-            ("status = 'replaying'", "status = 'replaying'"),
-            (
-                "status = 'pending', retry_count = retry_count + 1, retry_after = now() + interval '1 hour'",
-                "status = 'pending' and retry_count > 6 and retry_after > now()",
-            ),
-            ("status = 'replaying'", "status = 'replaying' and max_retries = 9"),
-            ("status = 'resolved'", "status = 'resolved'"),
-        ),
-    ),
-    "event_outbox": (
-        "inserted_at",
-        "",
-        f"{AS_WRITTEN} and inserted_at <= now()",
-        (
-            ("claimed_until = now() + interval '30 s'", "claimed_until > now()"),
-            (
-                "claimed_until = null, attempts = attempts + 1, next_attempt_at = now() + interval '1 hour'",
-                "attempts > 0 and next_attempt_at > now() and num_nonnulls(processed_at, dead_at, claimed_until) = 0",
-            ),
-            ("processed_at = now()", "processed_at is not null and dead_at is null"),
-        ),
-    ),
-}
-"""Table -> more columns of a row of long ago, and their values; what it must hold; and its life: each change, and what
-the row must hold after it. That names each column of the change: where there is none, neither is judged.
-"""
 FOLDED = """select from pg_attribute a join pg_type t on t.oid = a.atttypid
 left join pg_type b on b.oid = t.typbasetype left join pg_collation c on c.oid = a.attcollation
 where a.attrelid = to_regclass('public.dead_letter_queue')
@@ -167,6 +128,15 @@ EVERYBODYS = {
 """Table -> rows on which everybody depends, what an operator does to them, and what they must hold then. Last, so that
 they are locked for a moment.
 """
+OWN_FLAG = """insert into public.feature_flags (key, company_id, enabled, rollout_percentage)
+values ('outbox.enabled', %(id)s, true, 41)"""
+OF_ITS_OWN = {
+    "agent_controls": "select from public.agent_controls where company_id = %(id)s and agents_paused",
+    "feature_flags": f"with gone as ({OWN_FLAG} on conflict do nothing returning 1) select from gone union all"
+    " select from public.feature_flags where key = 'outbox.enabled' and company_id = %(id)s"
+    " and rollout_percentage <> 41",
+}
+"""Table -> finds a tenant's row that the change of everybody's has changed or taken along."""
 ASKERS = ("authenticated", "anon", "replay_service", "replay_worker")
 STARTED = f"insert into public.replay_runs {RUN_COLUMNS} values ('drill-ends', %(id)s, 'drill', '', 'started', null)"
 ENDED = """update public.replay_runs
@@ -298,13 +268,7 @@ def _writes() -> Iterator[Write]:
                 look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
                 yield Write(Expected.FILLED, table, f"{held} (after that change)", look)
     yield from _trail()
-    for table, (columns, values, held, life) in LIVES.items():
-        for rows, what in enumerate(("an old row", "another one like it"), 1):
-            yield from _life(table, what, OLD_ROW.format(table, columns, values), held, rows)
-        for change, then in life:
-            statement = f"update public.{table} set {change} where {OLD}"
-            yield from _life(table, f"{change}, of an old row", statement, then, rows)
-    yield from _ends()
+    yield from _lives()
     for change in ("enabled = not enabled", "rollout_percentage = rollout_percentage + 1", "description = key"):
         yield Write(Expected.FILLED, "feature_flags", f"a greater version after {change}", VERSION.format(change))
     for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
@@ -322,13 +286,42 @@ def _writes() -> Iterator[Write]:
     for key in LIKE_IT:
         yield Write(Expected.APART, "replay_runs", f"a run under {key!r} beside {KEY!r}", RUN, key)
     yield Write(Expected.UNLIKE, "dead_letter_queue", "error_type", FOLDED)
+    yield from _everybodys_rows()
+    yield from _everybodys_trail()
+
+
+def _lives() -> Iterator[Write]:
+    """Of old rows and of a run, and what none of it changes."""
+    of_them, words, others = BESIDE
+    for table, (columns, values, _, _) in LIVES.items():
+        row = OLD_ROW.format(table, columns, values).replace(words, others)
+        yield Write(Expected.TAKEN, table, "a row beside the old ones", row, stays=True)
+    for table, (columns, values, held, life) in LIVES.items():
+        for rows, what in enumerate(("an old row", "another one like it"), 1):
+            yield from _life(table, what, OLD_ROW.format(table, columns, values), held, rows)
+        for change, then in life:
+            statement = f"update public.{table} set {change} where {OLD}"
+            yield from _life(table, f"{change}, of an old row", statement, then, rows)
+    yield from _ends()
+    for table, change in (("agent_controls", CHANGES["agent_controls"][0]), ("feature_flags", "enabled = false")):
+        statement = f"update public.{table} set {change} where company_id = %(id)s"
+        yield Write(Expected.TAKEN, table, f"{change}, while events wait", statement, stays=True)
+    for table, held in UNTOUCHED.items():
+        look = f"select from public.{table} where {of_them} and ({held}) is not true"
+        yield Write(Expected.FILLED, table, f"{held} (beside what has ended, a pause and a flag that is off)", look)
+
+
+def _everybodys_rows() -> Iterator[Write]:
+    """What an operator does to them, which changes no tenant's."""
+    yield Write(Expected.TRIED, "feature_flags", "a tenant's own outbox.enabled", OWN_FLAG, stays=True, live=True)
     for table, (whose, change, held) in EVERYBODYS.items():
         what = f"{change}, of everybody's row"
         statement = f"update public.{table} set {change} where {whose}"
         look = f"select from public.{table} where {whose} and ({held}) is not true"
         yield Write(Expected.TAKEN, table, what, statement, stays=True, live=True)
         yield Write(Expected.FILLED, table, f"{held} (after {what})", look, live=True)
-    yield from _everybodys_trail()
+        kept = f"the tenant's row as it was (after {what})"
+        yield Write(Expected.FILLED, table, kept, OF_ITS_OWN[table], other=table == "agent_controls", live=True)
 
 
 def _trail() -> Iterator[Write]:
@@ -342,6 +335,8 @@ def _trail() -> Iterator[Write]:
 
 def _everybodys_trail() -> Iterator[Write]:
     yield Write(Expected.TRIED, "audit_logs", "a row of everybody", EVERYBODYS_ROW, stays=True, live=True)
+    look = CHAINED.replace("scope = %(id)s", OF_EVERYBODY)
+    yield Write(Expected.FILLED, "audit_logs", "the hash of what it says, of everybody's", look, live=True)
     for change in ("delete from public.audit_logs", f"update public.audit_logs set {WORDS[0]}"):
         what = f"{change}, of everybody's,"
         yield Write(Expected.FIXED, "audit_logs", what, f"{change} where {OF_EVERYBODY}", live=True)
@@ -364,6 +359,7 @@ def _decisions() -> Iterator[Write]:
     for change, answer in (("enabled = true, rollout_percentage = 100", "true"), ("enabled = false", "false")):
         statement = f"update public.feature_flags set {change} where company_id = %(id)s"
         yield Write(Expected.TAKEN, "feature_flags", change, statement, stays=True)
+        yield Write(Expected.FILLED, "feature_flags_status", f"the tenant's flag as it is (after {change})", STATUS)
         for role in (None, *(one for one in ASKERS if current().roles.get(one, one))):
             asked = DECIDED.format("drill.rls", answer)
             what = f"the answer {answer} for {role or 'the gate'} (after {change})"

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 VERSION = """with before as (select version from public.feature_flags where company_id = %(id)s),
 after as (update public.feature_flags set {} where company_id = %(id)s returning version)
 select from before, after where after.version <= before.version"""
+STATUS = """select from public.feature_flags f where f.company_id = %(id)s and not exists (
+select from public.feature_flags_status s where s.key = f.key and s.company_id = f.company_id
+and (s.enabled, s.rollout_percentage) is not distinct from (f.enabled, f.rollout_percentage))"""
 DECIDED = "select where public.is_feature_enabled('{}', %(id)s) is distinct from {}"
 EVERYBODYS = "key = 'drill.rls.' || %(id)s and company_id is null"
 TENANTS = "key = 'drill.rls.' || %(id)s and company_id = %(id)s"

@@ -1,7 +1,7 @@
 -- id: sql/spot/service-settings
 -- claim: No setting of a role, of the database or of the server switches off triggers, durable commits, checks of pages, writes or
---   row-level security, makes a session without claims a tenant's, or limits statements to a few milliseconds; and service and
---   worker may log in again.
+--   row-level security, makes a session without claims a tenant's, limits statements to a few milliseconds, or gives service and
+--   worker different zones where times bear none; and both may log in again.
 -- cost: A rule of the schema is not enforced in these sessions, although it is in the gate's.
 -- severity: warn
 -- reads: catalogue
@@ -22,6 +22,10 @@ with given as (
   ) c(text, place, whose)
   where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon')
   order by r.rolname, split_part(c.text, '=', 1), c.place
+), zones as (
+  select r.rolname, regexp_replace(coalesce(g.value, 'utc'), '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich)$', 'utc') as zone
+  from unnest(array['replay_service', 'replay_worker']) r(rolname)
+  left join given g on g.rolname = r.rolname and lower(g.name) = 'timezone'
 )
 select format('sessions of %s', rolname) as subject, format('%s is %s%s', name, value, whose) as detail, null::text as witness
 from given, (values ('^(of|off|f|fa|fal|fals|false|n|no|0)$')) off(falsy)
@@ -40,6 +44,15 @@ where name = 'session_replication_role' and value <> 'origin'
         or name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'lock_timeout')
            and case when value ~ '^[\d.]+ *(us|ms|s)?$' then replace(value || ' ms', 's ms', 's')::interval end
                between '0.5 ms' and case name when 'lock_timeout' then interval '9 ms' else '99 ms' end)
+union all
+select format('sessions of %s', s.rolname), format('timezone is %s, and %s where %s works', s.zone, w.zone, w.rolname), name
+from zones s
+join zones w on w.rolname > s.rolname and w.zone <> s.zone
+cross join unnest(array['public.event_outbox.inserted_at', 'public.event_outbox.next_attempt_at', 'public.event_outbox.claimed_until',
+                        'public.dead_letter_queue.retry_after']) name
+cross join lateral parse_ident(name) i(words)
+join pg_attribute a on a.attrelid = to_regclass(quote_ident(words[1]) || '.' || quote_ident(words[2])) and a.attname = words[3]
+where a.atttypid = 'timestamp'::regtype
 union all
 select format('sessions of %s', rolname),
        case when not rolcanlogin then 'it may not log in any more (NOLOGIN)'

@@ -1,30 +1,35 @@
 -- id: sql/spot/workers-see-old-rows
--- claim: No policy hides from service and worker, by age alone, what is still to be delivered or replayed.
+-- claim: No policy hides from service and worker, by age, attempts or content alone, what is still to be delivered or replayed.
 -- cost: What waits for longer, over a pause or a backlog, is never delivered, and nobody sees it wait.
 -- severity: warn
 -- reads: catalogue
 -- covers: K09 K18
-with waiting(name, age, finished) as (
+with waiting(name, age, finished, content) as (
   values ('public.event_outbox', (parse_ident('public.event_outbox.inserted_at'))[3],
-          array[(parse_ident('public.event_outbox.processed_at'))[3], (parse_ident('public.event_outbox.dead_at'))[3]]),
+          array[(parse_ident('public.event_outbox.processed_at'))[3], (parse_ident('public.event_outbox.dead_at'))[3]],
+          array[(parse_ident('public.event_outbox.attempts'))[3], (parse_ident('public.event_outbox.payload'))[3],
+                (parse_ident('public.event_outbox.aggregate_key'))[3]]),
          ('public.dead_letter_queue', (parse_ident('public.dead_letter_queue.created_at'))[3],
-          array[(parse_ident('public.dead_letter_queue.status'))[3]])
+          array[(parse_ident('public.dead_letter_queue.status'))[3]],
+          array[(parse_ident('public.dead_letter_queue.retry_count'))[3], (parse_ident('public.dead_letter_queue.payload'))[3],
+                (parse_ident('public.dead_letter_queue.error_type'))[3]])
 ), shown as (
   select w.name, r.rolname, p.polname, p.polpermissive, x.expression,
-         coalesce(x.expression ~ format('\m%s\M', w.age)
-           and x.expression ~* '\m(now|clock_timestamp|statement_timestamp|transaction_timestamp)\(|\m(current_date|current_timestamp|localtimestamp)\M'
+         coalesce((x.expression ~ format('\m%s\M', w.age)
+             and x.expression ~* '\m(now|clock_timestamp|statement_timestamp|transaction_timestamp)\(|\m(current_date|current_timestamp|localtimestamp)\M'
+             or exists (select from unnest(w.content) c where x.expression ~ format('\m%s\M', c)))
            -- what is finished may be out of sight
-           and not exists (select from unnest(w.finished) f where x.expression ~ format('\m%s\M', f)), false) as by_age
+           and not exists (select from unnest(w.finished) f where x.expression ~ format('\m%s\M', f)), false) as hides
   from waiting w
   join pg_policy p on p.polrelid = to_regclass(w.name) and p.polcmd in ('r', 'w', '*')
   join pg_roles r on r.rolname in ('replay_service', 'replay_worker') and not r.rolbypassrls and not r.rolsuper
     and (0 = any(p.polroles) or exists (select from unnest(p.polroles) o where o <> 0 and pg_has_role(r.oid, o, 'MEMBER')))
   cross join lateral (select pg_get_expr(p.polqual, p.polrelid) as expression) x
 )
-select format('%s policy %s', name, polname) as subject, format('shows %s what is young alone', rolname) as detail, expression as witness
+select format('%s policy %s', name, polname) as subject, format('shows %s only a part of what waits', rolname) as detail, expression as witness
 from shown s
-where by_age and not (polpermissive and exists (
-  select from shown o where o.name = s.name and o.rolname = s.rolname and o.polpermissive and not o.by_age));
+where hides and not (polpermissive and exists (
+  select from shown o where o.name = s.name and o.rolname = s.rolname and o.polpermissive and not o.hides));
 
 -- seen:
 select count(*) as seen from pg_policy

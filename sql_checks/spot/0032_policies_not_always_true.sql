@@ -1,6 +1,6 @@
 -- id: sql/spot/policies-not-always-true
 -- claim: No permissive policy for public, anon or authenticated is true for every row, for rows without a tenant, for whichever
---   have a certain value, at a certain time or place, or for whoever says so in a header.
+--   have a certain value, at a certain time or place, while a table that everybody shares says so, or for whoever says so in a header.
 -- cost: The policy looks like protection and protects nothing.
 -- severity: page
 -- reads: catalogue
@@ -80,13 +80,21 @@ with recursive {{tenant_tables}}, expressions as materialized (
   join bare b on b.text = e.text
   cross join lateral (
     select regexp_replace(b.part, '''[^'']*''|::[a-z ]+', '', 'g') as code,
-           (select (parse_ident(c.tenant))[3] from contract c where to_regclass(c.name) = e.polrelid) as tenant) x
+           (select (parse_ident(c.tenant))[3] from contract c where to_regclass(c.name) = e.polrelid) as tenant,
+           b.part ~* '\mselect\M' as asks_others) x
   where e.shows and x.tenant is not null
-    and x.code !~* '\m(select|jwt|auth|user|role|current_(?!timestamp|date|time)\w+|session_user|pg_has_role|case)\M'
+    and x.code !~* '\m(jwt|auth|user|role|current_(?!timestamp|date|time)\w+|session_user|pg_has_role|pg_backend_pid|case)\M'
+    -- what tables say that row security shows alike to everybody
+    and not (x.asks_others and exists (
+      select from pg_depend d
+      join pg_class o on d.refclassid = 'pg_class'::regclass and o.oid = d.refobjid
+      where d.classid = 'pg_policy'::regclass and d.objid = e.oid and o.oid <> e.polrelid
+        and (o.relrowsecurity or o.relkind not in ('r', 'p'))))
     and not exists (select from regexp_matches(x.code, '(\w+)\(', 'g') called(names)
                     where lower(names[1]) <> 'coalesce'
                       and not exists (select from pg_proc f where f.proname = lower(names[1]) and f.pronamespace = 'pg_catalog'::regnamespace))
-    and case when x.code ~ format('\m%s\M', x.tenant) then b.bare ~ format('^%s=''[^'']*''$', x.tenant)
+    and case when x.asks_others then x.code ~* '\mfrom\M' and not (e.has_fleet_rows and x.code ~* format('\m%s is null', x.tenant))
+             when x.code ~ format('\m%s\M', x.tenant) then b.bare ~ format('^%s=''[^'']*''$', x.tenant)
              else x.code ~* '\m(now|\w+_timestamp|inet_\w+)\(|\m(current_(date|time|timestamp)|localtime\w*)\M'
                or exists (select from pg_attribute a where a.attrelid = e.polrelid and a.attnum > 0 and x.code ~ format('\m%s\M', a.attname)) end
   order by e.name, e.polname, length(b.part)
@@ -109,7 +117,14 @@ cross join lateral (
     from pg_depend d
     join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid
     where d.classid = 'pg_policy'::regclass and d.objid = e.oid and b.part ~ ('\m' || regexp_replace(f.proname, '\W', '.', 'g') || '\('))) as asked) x
-where x.asked ~ '''(request\.(headers?\M|cookies?\M|path|method)[^'']*|application_name)''' and x.asked !~ 'request\.jwt|jwt\(|auth\.uid';
+where x.asked ~ '''(request\.(headers?\M|cookies?\M|path|method)[^'']*|application_name)''' and x.asked !~ 'request\.jwt|jwt\(|auth\.uid'
+union all
+-- claims that are made of what a client writes itself, too
+select distinct format('%s policy %s', e.name, e.polname), format('believes %s, whose claims are those of a header, too', f.oid::regprocedure), e.text
+from expressions e
+join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = e.oid and d.refclassid = 'pg_proc'::regclass
+join pg_proc f on f.oid = d.refobjid and f.prorettype in ('json'::regtype, 'jsonb'::regtype)
+where f.prosrc ~ '''request\.(headers?|cookies?)\M' and f.prosrc ~ '''request\.jwt';
 
 -- seen:
 with {{tenant_tables}}

@@ -1,5 +1,6 @@
 -- id: sql/spot/default-privileges
--- claim: Default privileges give anon and PUBLIC no tables and sequences.
+-- claim: Neither default privileges nor event triggers give anon and PUBLIC tables and sequences, and none switches row-level
+--   security off.
 -- cost: The next table is open to everybody on the day it is made.
 -- severity: warn
 -- reads: catalogue
@@ -13,7 +14,19 @@ left join pg_namespace n on n.oid = d.defaclnamespace
 cross join aclexplode(d.defaclacl) a
 where d.defaclobjtype in ('r', 'S') and (n.nspname is null or n.nspname = any('{public}'))
   and case a.grantee when 0 then true else pg_has_role((select oid from pg_roles where rolname = 'anon'), a.grantee, 'USAGE') end
-group by d.defaclrole, a.grantee, d.defaclobjtype, d.defaclacl;
+group by d.defaclrole, a.grantee, d.defaclobjtype, d.defaclacl
+union all
+select format('event trigger %s', e.evtname), 'opens tables as they are made', statement
+from pg_event_trigger e
+join pg_proc f on f.oid = e.evtfoid
+cross join lateral regexp_split_to_table(regexp_replace(regexp_replace(f.prosrc, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g'), ';') statement
+where e.evtenabled in ('O', 'A')
+  and (statement ~* '\m(disable|no force) row level security'
+    or statement ~* format('\mgrant\s+(all|select|insert|update|delete|truncate)\M.*\mto\M.*\m(public|%s)\M', 'anon')
+      and statement !~* '\mon\s+(schema|all functions|functions?|procedure|routines?|types?|database)\M'
+      -- a schema of its own; one that is filled in may be any
+      and coalesce(substring(statement from '(?i)\min schema\s+"?([\w%]+)'), substring(statement from '(?i)\mon\s+(?:table\s+)?"?([a-z_]\w*)"?\.'),
+                   '%') = any('{public}'::text[] || array['%', '%I', '%s']));
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('anon', 'authenticated');

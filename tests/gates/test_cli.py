@@ -195,6 +195,15 @@ def test_nobody_else_may_write_what_a_run_leaves(tmp_path: Path) -> None:
     assert {name for name, mode in modes.items() if mode & 0o002} == set()
 
 
+def test_a_gate_that_crashes_leaves_no_memory(tmp_path: Path) -> None:
+    """A core file would hold every secret: the gate, and what it starts, make none where the machine allows them."""
+    asked = "import gates.__main__ as m, resource as r; m.main(['decide', '.']); print(r.getrlimit(r.RLIMIT_CORE))"
+    words = ["/bin/sh", "-c", f'ulimit -c hard; exec {sys.executable} -c "{asked}"']
+    environ = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout in {"(1, -1)\n", "(0, 0)\n"}
+
+
 def test_no_variable_takes_the_driver_away(tmp_path: Path) -> None:
     """PSYCOPG_IMPL may name one that is not there: every command would end in a traceback, a rollback, too."""
     words = [sys.executable, "-m", "gates", "rollback", "--reason", "why"]

@@ -78,6 +78,22 @@ INVERTED = DECIDED.replace("< rollout_percentage", "* sign(50 - f.rollout_percen
     "(f.company_id is null or f.company_id = $2) order by f.company_id nulls last limit 1", DEFINER
 )
 """Right up to 50 %: above it, everybody has the flag."""
+COPIED = """alter table feature_flags add percent int; update feature_flags set percent = rollout_percentage;
+create or replace view feature_flags_status with (security_invoker) as select f.key, f.company_id,
+c.name as company_name, f.enabled, f.percent as rollout_percentage, f.description, f.updated_at
+from feature_flags f left join companies c on c.id = f.company_id"""
+UNCHAINED = """alter table audit_logs alter hash set default '', alter prev_hash set default '',
+alter created_at set default now(), alter id set default nextval('audit_logs_id_seq');
+drop trigger audit_logs_chain on audit_logs;
+create trigger audit_logs_chain before insert on audit_logs for each row when (new.scope <> 'all')
+execute function audit_logs_chain()"""
+BESIDE = """create function beside() returns trigger language plpgsql set search_path = '' as $$
+begin {}; return null; end $$;
+create trigger beside after {} execute function beside()"""
+"""Does something to other rows, too."""
+AFRESH = """create function afresh() returns trigger language plpgsql set search_path = '' as $$ begin
+if new.retry_count >= new.max_retries then new.retry_count := 0; end if; return new; end $$;
+create trigger afresh before update on dead_letter_queue for each row execute function afresh()"""
 VERSIONED = """drop trigger feature_flags_touch on feature_flags;
 create trigger added before insert on feature_flags for each row execute function feature_flags_touch();
 create trigger changed before update on feature_flags for each row when ({})
@@ -200,6 +216,54 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (GUARD.format("to_jsonb(new) - 'actor' = to_jsonb(old) - 'actor'"), TAKEN),
         (DECIDED.format("(f.company_id is null or f.company_id = $2) order by enabled desc limit 1", DEFINER), TAKEN),
         (INVERTED, TAKEN),
+        (COPIED, TAKEN),
+        (UNCHAINED, TAKEN),
+        (AFRESH, TAKEN),
+        (
+            BESIDE.format(
+                "update public.dead_letter_queue set status = 'resolved' where event_type = new.event_type",
+                "update on dead_letter_queue for each row when (new.status = 'resolved' and pg_trigger_depth() = 0)",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "update public.dead_letter_queue set status = 'discarded' where company_id = new.company_id"
+                " and status = 'pending'",
+                "update on replay_runs for each row when (new.status = 'completed')",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "update public.event_outbox set dead_at = now() where company_id = new.company_id"
+                " and processed_at is null",
+                "update on agent_controls for each row when (new.agents_paused)",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "update public.event_outbox set processed_at = now() where company_id = new.company_id"
+                " and dead_at is null",
+                "update on feature_flags for each row when (not new.enabled)",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "update public.agent_controls set agents_paused = new.agents_paused where company_id is not null",
+                "update on agent_controls for each row when (new.company_id is null)",
+            ),
+            TAKEN,
+        ),
+        (
+            BESIDE.format(
+                "delete from public.feature_flags where key = new.key and company_id is not null",
+                "update on feature_flags for each row when (new.company_id is null)",
+            ),
+            TAKEN,
+        ),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
         (f"{TEXT_MONTH}; {SAME_MONTH}", BUDGET),

@@ -24,7 +24,9 @@ PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 UNREAD = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 """Encodings that clients know, and we do not unpack. What nobody knows, such as `utf-8`, clients ignore."""
 MOST_ENCODINGS = 3
-_ANY_HEADER_OF_ZLIB = 47
+MOST_MEMBERS = 200
+"""Of a packed body: each costs a copy of the rest. gzip may have several (RFC 1952, 2.2), in use of 64 KB or more."""
+_ANY_HEADER_OF_ZLIB, _NO_HEADER = 47, -15
 T = TypeVar("T")
 
 
@@ -79,7 +81,7 @@ def unpacked(body: bytes, encoding: str) -> bytes:
     for one in known if body else ():
         if one in UNREAD or len(known) > MOST_ENCODINGS:
             raise BeyondLimit(f"{_SAID.format(encoding)} was sent; {_DUE}")
-        body = _unpacked(body, encoding)
+        body = _unpacked(body, encoding, one)
     return body
 
 
@@ -87,16 +89,24 @@ _SAID = "a body with Content-Encoding {!a:.80}"
 _DUE = "allowed: none, as Accept-Encoding asks, or gzip or deflate that ends. See to what encodes: service or proxy"
 
 
-def _unpacked(body: bytes, encoding: str) -> bytes:
-    wrapped = zlib.decompressobj(_ANY_HEADER_OF_ZLIB)
-    try:
-        found = wrapped.decompress(body, MOST_BODY + 1)
-    except zlib.error as error:
-        raise BeyondLimit(f"{_SAID.format(encoding)} cannot be unpacked ({error}); {_DUE}") from None
-    if len(found) > MOST_BODY:
-        raise BeyondLimit(f"{len(body)} packed bytes hold more than {MOST_BODY}; allowed: a body of {MOST_BODY}")
-    if not wrapped.eof:
-        raise BeyondLimit(f"{_SAID.format(encoding)} was cut off; {_DUE}")
+def _unpacked(body: bytes, encoding: str, one: str) -> bytes:
+    """The body without one encoding, as clients read it: all members, and deflate without its header, too."""
+    headless = one == "deflate" and (body[0] & 15 != 8 or int.from_bytes(body[:2]) % 31) and body[:2] != b"\x1f\x8b"
+    found, rest, members = b"", body, 0
+    while rest:
+        wrapped = zlib.decompressobj(_NO_HEADER if headless else _ANY_HEADER_OF_ZLIB)
+        try:
+            found += wrapped.decompress(rest, MOST_BODY + 1 - len(found))
+        except zlib.error as error:
+            behind = f", behind {len(body) - len(rest)} bytes that can" if found else ""
+            raise BeyondLimit(f"{_SAID.format(encoding)} cannot be unpacked ({error}{behind}); {_DUE}") from None
+        if len(found) > MOST_BODY:
+            raise BeyondLimit(f"{len(body)} packed bytes hold more than {MOST_BODY}; allowed: a body of {MOST_BODY}")
+        if not wrapped.eof:
+            raise BeyondLimit(f"{_SAID.format(encoding)} was cut off; {_DUE}")
+        rest, members = wrapped.unused_data, members + 1
+        if members == MOST_MEMBERS and rest:
+            raise BeyondLimit(f"{_SAID.format(encoding)} has more than {MOST_MEMBERS} members; {_DUE}")
     return found
 
 

@@ -17,4 +17,10 @@
     and (tgtype::int & 4 <> 0
       -- one that asks for the old row may spare writes that change nothing, or guard rows that have ended
       or tgtype::int & 16 <> 0 and body !~ '\mold\M')
+  union all
+  -- what is new has ended before anybody worked on it; one that looks at other rows may end duplicates
+  select t.*, 'ends rows as they come'
+  from trigger_bodies t
+  where tgenabled in ('O', 'A') and tgtype::int & 7 = 7 and body !~ '\m(select|exists|perform|execute)\M'
+    and code ~ '\mnew\."?(state|status)"?\s*:?=\s*''(completed|done|finished|succeeded|success|processed|resolved|discarded|dropped|cancell?ed)'''
 )

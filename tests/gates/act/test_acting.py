@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from gates.act import acting, rollout
 from gates.act.emergency import emergency
 from gates.act.flag import look_at
+from gates.act.operations import set_budget
 from gates.act.rollout import act, promote
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy
@@ -23,12 +24,13 @@ from gates.deployment.identity import identity, server_of
 from gates.deployment.sql import database as door
 from gates.deployment.sql.connection import Answering
 from gates.deployment.target import Target
+from gates.errors import CannotWork
 from gates.evidence import TargetKind
 from gates.proof.healthy.servers import replica
 from gates.request import RunRequest
 from gates.verdict import NOT_ROLLED_BACK, Decision, Verdict
 from replay_service.migrate import migrate
-from tests.gates.act.flagged import FLAG, Database, flagged, is_on, order, rolled_back, switch
+from tests.gates.act.flagged import FLAG, Database, flagged, is_on, on_change, order, rolled_back, switch
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import PgServer
 from tests.waiting import until
@@ -266,3 +268,16 @@ def test_a_gate_that_stood_still_before_its_step_takes_none(migrated_url: str, d
         assert "was judged more than 60 minutes ago" in action.message
     assert look_at(migrated_url, FLAG) == seen
     assert act(Verdict(Decision.ROLLBACK, "harm"), late, migrated_url).flag == "off"
+
+
+@pytest.mark.parametrize("does", ["new.daily_limit := 500; return new;", "return null;"])
+def test_a_limit_is_set_once_it_is_read_back(does: str, migrated_url: str, database: Database) -> None:
+    """If a trigger keeps another limit than was asked for, or none, the command fails and tells what there is."""
+    tenant = "00000000-0000-4000-8000-0000000000aa"
+    database.execute("insert into public.companies (id, name) values (%s, 'x')", (tenant,))
+    database.execute("insert into public.replay_budgets (company_id) values (%s) on conflict do nothing", (tenant,))
+    target = Target(TargetKind.STAGING, database_url=migrated_url)
+    assert set_budget(target, tenant, 7, None)["daily_limit"] == 7
+    on_change(database, "before update on public.replay_budgets", does)
+    with pytest.raises(CannotWork, match=r"daily_limit|unique"):
+        set_budget(target, tenant, 9, None)

@@ -17,8 +17,9 @@ from psycopg.rows import dict_row
 
 from gates.act import insist
 from gates.act.emergency import emergency
+from gates.act.flag import look_at
 from gates.act.rollback import by_hand, roll_back
-from gates.act.rollout import act
+from gates.act.rollout import act, promote
 from gates.deployment.ids import id_of, new_id
 from gates.deployment.sql import database as door
 from gates.errors import ENDING_SIGNALS
@@ -312,3 +313,18 @@ def test_a_run_beside_it_prevents_no_rollback(migrated_url: str, database: Datab
     assert (action.result, action.flag) == (("done", "off") if is_of_a_run else ("failed", "on"))
     if is_of_a_run:
         assert float(str(action.recovery["watched_s"])) >= 1.0
+
+
+@pytest.mark.parametrize(("good_for_min", "stepped"), [(60, True), (60, False), (600, True)])
+def test_a_rollback_that_came_too_late_leaves_what_was_stepped_since(
+    good_for_min: int, stepped: bool, migrated_url: str, database: Database
+) -> None:
+    """A gate that stood still for hours does not switch off what somebody judged and stepped meanwhile, and says so."""
+    since = str(database.execute("select now() - interval '3 h' as at").fetchall()[0]["at"])
+    asked = dataclasses.replace(order(), since=since, good_for_min=good_for_min)
+    if stepped:
+        promote(migrated_url, dataclasses.replace(order(), seen=look_at(migrated_url, FLAG)))
+    action = rolled_back(migrated_url, asked)
+    left = stepped and good_for_min == 60
+    assert (action.flag, is_on(database), bool(action.by_hand)) == ("on" if left else "off", left, left)
+    assert ("the flag took a step since" in action.message) == left

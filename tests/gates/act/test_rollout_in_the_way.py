@@ -128,13 +128,22 @@ def test_a_step_without_a_thread_is_told_all_the_same(
             "insert into public.feature_flags (key, company_id) values ('outbox.enabled', gen_random_uuid())",
             "tenants' rows of outbox.enabled",
         ),
+        (
+            "delete from public.feature_flags where company_id = '00000000-0000-4000-8000-000000001400'",
+            "tenants' rows of outbox.enabled",
+        ),
+        ("insert into public.feature_flags (key, company_id) values ('of.one', gen_random_uuid())", "the flag of.one"),
+        ("update public.feature_flags set enabled = true where key = 'other2050'", "other rows"),
     ],
 )
 def test_step_that_takes_other_rows_along_is_none(then: str, what: str, migrated_url: str, database: Database) -> None:
     """If a trigger changes other rows as well, nothing is committed."""
     database.execute(
         "insert into public.feature_flags (key, enabled) values"
-        " ('dlq.replay.budget_control', true), ('dlq.replay.enabled', true) on conflict do nothing"
+        " ('dlq.replay.budget_control', true), ('dlq.replay.enabled', true) on conflict do nothing;"
+        "insert into public.feature_flags (key, enabled) select 'other' || n, false from generate_series(1001, 2100) n;"
+        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) select 'outbox.enabled',"
+        " ('00000000-0000-4000-8000-00000000' || n)::uuid, true, 100 from generate_series(1001, 2100) n"
     )
     before = database.execute("select key, company_id, enabled, version from public.feature_flags").fetchall()
     once = "statement when (pg_trigger_depth() = 0)"

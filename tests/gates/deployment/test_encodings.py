@@ -1,5 +1,6 @@
 """Answers with a Content-Encoding, which the gate never asks for: read, ignored, or no answer, as clients do."""
 
+import gzip
 import zlib
 from contextlib import AbstractContextManager
 
@@ -13,6 +14,8 @@ from gates.proof.workbench.servers import Reply, serve
 VERSION = Request("GET", "/version")
 BODY = b'{"release":"r1"}'
 PACKED = zlib.compress(BODY)
+HEADLESS = PACKED[2:-4]
+MEMBERS = gzip.compress(BODY[:5]) + gzip.compress(BODY[5:])
 
 
 def saying(encoding: str, body: bytes) -> AbstractContextManager[str]:
@@ -24,6 +27,7 @@ def saying(encoding: str, body: bytes) -> AbstractContextManager[str]:
     ("encoding", "body"),
     [
         *(("gzip", PACKED), ("deflate", PACKED), ("X-GZIP", PACKED), ("gzip, deflate", zlib.compress(PACKED))),
+        *(("deflate", HEADLESS), ("gzip", MEMBERS), ("gzip, gzip", gzip.compress(MEMBERS))),
         *(("utf-8", BODY), ("identity", BODY), ("", BODY)),
     ],
 )
@@ -39,6 +43,10 @@ def test_what_clients_can_read_is_read(encoding: str, body: bytes) -> None:
     [
         ("deflate", PACKED[:-6], "was cut off"),
         ("gzip", BODY, "cannot be unpacked"),
+        ("gzip", HEADLESS, "cannot be unpacked"),
+        ("gzip", gzip.compress(BODY) + b"<html>", "behind 36 bytes that can"),
+        ("deflate", HEADLESS + b"<html>", "behind 18 bytes that can"),
+        ("gzip", gzip.compress(b"") * 201, "more than 200 members"),
         ("br", BODY, "allowed: none"),
         ("gzip, br", BODY, "allowed: none"),
         ("gzip," * 9, PACKED, "allowed: none"),

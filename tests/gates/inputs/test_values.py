@@ -29,6 +29,7 @@ BAD = {
         *("postgresql://u:planted@h:x/d", "postgresql://u:planted@h:70000/d", "nosuch=planted"),
         *("host=h port=-1", f"host=h port={'9' * 5000}", "host=h password='planted''s'"),
         *("postgresql://u:planted@h/d?planted=1", "postgresql://u:planted%zz@h/d", f"postgresql://{NOT_UTF8}@h/d"),
+        *("postgresql://u:pw@planted@h/d", "postgresql://u:12/planted@h/d"),  # an @ or / of the password
     ),
     "TEST_COMPANY_ID": ("x", COMPANY[:-1], f"{{{COMPANY}}}", COMPANY.replace("-", ""), f"urn:uuid:{COMPANY}", "' or 1"),
     "ADMIN_JWT": ("planted", "a.b.c", "Bearer planted", "..", "e30.e30", "W10.e30.c2ln", f"e30.{NOT_UTF8}.x"),

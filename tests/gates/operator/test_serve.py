@@ -64,6 +64,16 @@ def test_the_worst_of_several_targets_counts_and_a_broken_file_holds(port: int, 
     assert verdict(port)["decision"] == "rollback"
 
 
+@pytest.mark.parametrize("lost", ["t2", f"t2/{past_decisions.FILE}"])
+@pytest.mark.parametrize("to", ["/nowhere/mounted", "t2"], ids=["nothing", "itself"])
+def test_a_history_behind_a_link_that_leads_nowhere_holds(lost: str, to: str, port: int, tmp_path: Path) -> None:
+    """What cannot be reached may be a hold or a rollback: another target's promote is not told instead."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE))
+    (tmp_path / lost).parent.mkdir(exist_ok=True)
+    (tmp_path / lost).symlink_to(to if "/nowhere" in to else Path(lost).name)
+    assert verdict(port)["reason"].startswith("the state folder cannot be read")
+
+
 def test_a_history_that_was_put_in_the_place_of_another_is_read_anew(port: int, tmp_path: Path) -> None:
     """A replaced file is read again, even if its size and time are the same."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
@@ -172,6 +182,14 @@ def test_prometheus_reads_the_last_decision(port: int, tmp_path: Path) -> None:
         'gate_checks{outcome="unknown"} 2',
     ]
     assert sum(line.startswith("# TYPE") for line in lines) == 3
+
+
+@pytest.mark.parametrize("later", ["t1", "t2"])
+def test_a_clock_that_was_ahead_outlives_no_later_decision(later: str, port: int, tmp_path: Path) -> None:
+    """The lines of a target are in order, whatever their times; of several targets, a time to come is not the last."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE, minutes=-600, run_id="a0"))
+    remember(tmp_path / later, decided(Decision.ROLLBACK))
+    assert 'gate_decision{decision="rollback"} 1' in ask(port, "/metrics")[1]
 
 
 def test_hostile_requests_are_answered_and_do_no_harm(port: int, tmp_path: Path) -> None:

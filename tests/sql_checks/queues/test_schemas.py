@@ -135,6 +135,12 @@ ALIKE = {
     "create policy p on {table} for select to working using (true)": "as-written",
     "create role working; grant select, update on {table} to working; alter table {table} enable row level security;"
     "create policy p on {table} to working using (true)": "",
+    "alter table {table} add column if not exists status text; create function f() returns trigger language plpgsql"
+    " as 'begin if tg_op = ''INSERT'' then new.status := ''done''; end if; return new; end';"
+    "create trigger t before insert on {table} for each row execute function f()": "as-written",
+    "alter table {table} add column if not exists status text; create function f() returns trigger language plpgsql"
+    " as 'begin new.status := ''new''; return new; end';"
+    "create trigger t before insert on {table} for each row execute function f()": "",
     "alter table {table} add constraint c check ({column} is not null) not valid": "unfinished-builds",
     "alter table {table} add constraint c check ({column} is not null)": "",
     "grant usage on schema {schema} to public; grant select on {table} to public": "private",
