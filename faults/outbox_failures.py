@@ -1,5 +1,6 @@
 """Faults of what happens to a delivery that fails: back-off, dead letters, and the order of writing things down."""
 
+import asyncio
 import dataclasses
 import uuid
 from typing import Any
@@ -10,7 +11,7 @@ from psycopg.types.json import Jsonb
 from faults.altered import altered, altered_worker
 from faults.batches import lag_of_a_minute
 from faults.catalogue import service, worker
-from faults.outbox import OUTBOX, failing, put, state_of
+from faults.outbox import OUTBOX, failing, is_done, put, state_of
 from faults.probe import Probe
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -143,6 +144,51 @@ def letter_committed_before(settings: WorkerSettings) -> WorkerParts:
         settings, ("settle_failed", "FROM held h\n  WHERE h.is_last\n)", "FROM held h\n  WHERE false\n)")
     )
     return dataclasses.replace(made, agent=_WritesLetters(settings))
+
+
+class _ForgetsEffects(ScriptedAgent):
+    """Writes effects by a connection of its own, and waits for none."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(SqlAgent())
+        self._settings, self._begun = settings, set[asyncio.Task[None]]()
+
+    async def deliver(self, event: Event) -> Failure | None:
+        failure = await super().deliver(event)
+        if failure is None:
+            self._begun.add(begun := asyncio.create_task(self._write(event)))
+            begun.add_done_callback(self._begun.discard)
+        return failure
+
+    async def _write(self, event: Event) -> None:
+        async with await AsyncConnection.connect(self._settings.database_url, autocommit=True) as conn:
+            await conn.execute(_EFFECT, (event.company_id, event.event_id))
+
+
+_EFFECT = """INSERT INTO agent_tasks AS t (company_id, agent_name, event_id, status) VALUES (%s, 'sql', %s, 'completed')
+    ON CONFLICT (event_id) DO UPDATE SET status = 'completed' WHERE t.status <> 'completed'"""
+_ELSEWHERE = (
+    "SELECT t.xmin::text <> o.xmin::text FROM agent_tasks t JOIN event_outbox o USING (event_id) WHERE event_id = %s"
+)
+
+
+@worker(
+    "Effects are written by another connection that nobody waits for: what fails there is lost, and acknowledged.",
+    lambda p: _elsewhere(p),
+    (f"{OUTBOX}/effect-held-up",),
+    names=("held their effects up",),
+)
+def effects_are_forgotten(settings: WorkerSettings) -> WorkerParts:
+    made = altered_worker(
+        settings, ("settle_delivered", "FROM held h\n  ON CONFLICT", "FROM held h\n  WHERE false\n  ON CONFLICT")
+    )
+    return dataclasses.replace(made, agent=_ForgetsEffects(settings), has_fast_path=False)
+
+
+def _elsewhere(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = put(probe, company)
+        return is_done(probe, event) and bool(probe.value(_ELSEWHERE, event))
 
 
 @worker(

@@ -28,6 +28,7 @@ drill = partial(check, needs=SQL, severity=Severity.WARN, phase="last")
 STARTED, DRY_RUN = "dlq_replay_started", "dlq_replay_dry_run"
 ENDS = ("dlq_replay_completed", "dlq_replay")
 COUNTS = ("target_count", "success_count", "failure_count")
+EXACT = 2**53
 ENDED = f"select scope, action, {', '.join(COUNTS)} from public.audit_logs where scope = any(%s) and action = any(%s)"
 ON_RECORD = {"feature_disabled": 403, "agents_paused": 409, "budget_exhausted": 429, "idempotency_key_reused": 422}
 """Refusals that each have an audit row, by their code. Others share one of their minute."""
@@ -322,7 +323,16 @@ def _unlike(told: dict[str, Any], row: dict[str, Any]) -> str:
     """Which of these members a row does not have."""
     if not row:
         return "it has no row"
-    return "; ".join(f"{k} is {row.get(k)!r}; due: {v!r}" for k, v in told.items() if row.get(k) != v)
+    return "; ".join(f"{k} is {row.get(k)!r}; due: {v!r}" for k, v in told.items() if _read(row.get(k)) != _read(v))
+
+
+def _read(value: Any) -> Any:
+    """JSON as many languages read it: an integer beyond 2^53 is a double, which may have lost digits."""
+    if isinstance(value, dict):
+        return {name: _read(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_read(one) for one in value]
+    return float(value) if isinstance(value, int) and abs(value) > EXACT else value
 
 
 def _is_completed(entry: Entry) -> bool:

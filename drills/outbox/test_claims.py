@@ -9,18 +9,21 @@ import pytest
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import NEXT_TYPE, SCRIPTED
-from drills.workbench.waiting import PATIENCE_S
+from drills.workbench.waiting import DUE_S, PATIENCE_S
 from gates.checks.observation import Busy
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
 from gates.deployment.sql.database import execute
-from gates.evidence import Severity
+from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
 EXPIRES = (*DELIVERS, "drill/outbox/expired-claim-is-taken-up")
 
 LOCKED_S = 1.5
 """How long followers are watched while rows are locked: a relay may wait for a lock, for some seconds."""
+
+UNSETTLED_S = 0.5
+"""How long events are watched while a worker waits to write an effect: no longer, since it may work for everybody."""
 
 UNFINISHED = """
 insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, %s)
@@ -295,6 +298,37 @@ def test_effect_and_acknowledgement_together(scene: Scene) -> None:
         scene.delivered(events)
     scene.seen.control("every event was processed and had its effect at the end")
     assert not half, f"event {half[0]} was seen as processed without its effect ({len(half)} such snapshots)"
+
+
+@drill("drill/outbox/effect-held-up", where=Where.STAGING, covers=("K19", "K07"))
+def test_effect_held_up(scene: Scene) -> None:
+    """Two events and a replayed item are not processed while another transaction holds their effects up.
+
+    A relay that acknowledges without waiting for the effect, or writes it elsewhere, loses what fails or is killed.
+    """
+    company, item = scene.company(), new_id("event")
+    events = scene.write_each_kind(company, next_attempt_at=scene.value("select now() + interval '1 hour'"))
+    scene.tenants.add_rows(company, [{"event_id": item}])
+    early: list[dict[str, Any]] = []
+
+    def probe() -> bool:
+        early[:] = [r for r in scene.outbox(company) if r["processed"]]
+        return bool(early)
+
+    with scene.transaction() as held:
+        for event in (*events, item):
+            execute(held, UNFINISHED, company, event, "completed")
+        scene.make_due(company)
+        run = str(scene.run(company, max=1)["replay_run_id"])
+        waits = scene.somebody_waits(held, within_s=DUE_S)
+        scene.until_true(probe, within_s=UNSETTLED_S)
+    scene.make_due(company)
+    held_up = "processed while another transaction held their effects up"
+    assert not early, f"{len(early)} of 3 events were {held_up}; first: event {early[0]['event']}"
+    scene.seen.require(waits, "no worker came to an effect that another transaction held up")
+    scene.seen.count(3)
+    scene.delivered(events)
+    scene.ended(run)
 
 
 @drill("drill/outbox/open-transaction-stops-nobody", covers=("K09", "K11"))

@@ -39,13 +39,17 @@ def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
 # These two wait for no sentinel: a limit that is never used up is what keeps the sentinel from judging.
 @drill("drill/rate-limit/fourth-refused", after=LIMIT[:1], covers=("C01",))
 def test_fourth_refused(limit: Limit, tenant: str) -> None:
-    """Three calls are admitted and the fourth is refused with 429 `rate_limited`.
+    """Three calls are admitted and the fourth is refused with 429 `rate_limited`; so are more, each by a connection of
+    its own.
 
-    Nothing stops a script that replays in a loop.
+    Nothing stops a script that replays in a loop, or each process of the service counts for itself.
     """
     limit.fill(tenant)
     limit.limited(limit.request(tenant, NEXT))
     limit.limited(limit.request(tenant, "and another"))
+    calls = [limit.request(tenant, "one of many at once, over the limit") for _ in range(4 * ADMITTED)]
+    for call, answer in zip(calls, limit.burst(calls), strict=True):
+        limit.limited(call, answer=answer)
 
 
 @drill("drill/rate-limit/three-admitted", after=LIMIT[:1], covers=("C01",))

@@ -76,9 +76,11 @@ class Limit(Scene):
         for number in range(1, (admitted() if count is None else count) + 1):
             self.admit(company, f"call {number}", control=True)
 
-    def limited(self, request: Request, door: HttpDoor | None = None, *, control: bool = False) -> Answer:
-        """Send one request that must be refused by the rate limit."""
-        answer = (door or self.http).send(request)
+    def limited(
+        self, request: Request, door: HttpDoor | None = None, *, answer: Answer | None = None, control: bool = False
+    ) -> Answer:
+        """Send one request that must be refused by the rate limit; answer: what it was answered, if it was sent."""
+        answer = answer or (door or self.http).send(request)
         if answer.status == 200:
             self.at_one_address(request)
         return self.seen.expect(request, answer, 429, "rate_limited", control=control, by=FOURTH)

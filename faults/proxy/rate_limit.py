@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from threading import get_ident
 
 import psycopg
 
@@ -207,6 +208,12 @@ for _name, _breaks, _make, _checks in (
         "The limit is kept in the memory of the process: every instance and every restart has its own.",
         counts_by(company_of),
         ("row-as-documented", "row-is-the-limit", "deleting-the-row-resets"),
+    ),
+    (
+        "rate-limit-store/kept-by-each-process",
+        "Each process counts in its memory, and a connection stays with its process: another one has three calls more.",
+        counts_by(lambda sent: (company_of(sent), get_ident())),
+        ("fourth-refused",),
     ),
     (
         "rate-limit-store/spelling-kept",

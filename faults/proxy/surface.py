@@ -179,6 +179,12 @@ proxy(
 )
 proxy("surface/no-allow", with_header("Allow", None), (f"{SURFACE}/other-methods",), "A 405 has no Allow.")
 proxy(
+    "surface/other-methods-are-not-found",
+    whenever(405, lambda _reply: problem(404, "not_found")),
+    (f"{SURFACE}/other-methods",),
+    "Another method is answered 404, as by a router that looks for method and path together.",
+)
+proxy(
     "surface/no-allow-at-the-events",
     after(lambda _w, sent, reply: reply.without("Allow") if sent.path.endswith("/events") else None),
     (f"{SURFACE}/other-methods",),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import NoReturn
 
 from gates.deployment.dialect.exchange import on_the_wire
@@ -134,7 +135,7 @@ class Observer:
             due = f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due"
             raise Unmet(f"{due}{filtered}", by)
         if not right:
-            if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
+            if is_absent(request, answer) and not self._is_there(request, answer, wanted):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
             unsure = answer.status not in wanted or answer.is_in_front  # which may refuse by the status that is due
@@ -158,10 +159,12 @@ class Observer:
         """Whether the service itself, with a code, answered the last control so: it sends no page."""
         return self.twin is not None and self.twin.answer.status == status and bool(self.twin.answer.code)
 
-    def _has_answered(self, request: Request) -> bool:
-        """Whether the path exists: the last control was answered there."""
+    def _is_there(self, request: Request, answer: Answer, wanted: tuple[int, ...]) -> bool:
+        """Whether the path exists: the last control was answered there, by another method only where that is asked."""
         twin = self.twin.request if self.twin else None
-        return twin is not None and (twin.method, _bare(twin)) == (request.method, _bare(request))
+        if twin is None or _bare(twin) != _bare(request):
+            return False
+        return wanted == (HTTPStatus.METHOD_NOT_ALLOWED,) or bool(answer.code and twin.method == request.method)
 
     def evidence_of(
         self, spec: CheckSpec, outcome: Outcome, message: str, started_at: str, ms: float, *, blocked_by: str = ""

@@ -107,10 +107,11 @@ def series_of(answer: Answer | None, contract: Contract) -> Iterator[ComparedObj
         [1.5 if s == n else best_likeness(known.spellings("metrics", n), w) for s, w in spelled]
         for n in contract.metrics
     ]
+    unlike = "no series of /metrics is like it" if answer else "GET /metrics gave no answer within the time"
     for (name, area), place in zip(contract.metrics.items(), assign(scores, LEAST_METRIC), strict=True):
         here = partial(ComparedObject, "metric", name, area)
         if place == NONE:
-            yield here(Presence.UNKNOWN, detail="no series of /metrics is like it")
+            yield here(Presence.UNKNOWN, detail=unlike)
         elif series[place] in {name, name.removesuffix("_total")}:
             yield here(Presence.PRESENT)
         else:

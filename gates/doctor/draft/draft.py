@@ -170,7 +170,9 @@ def _members(found: FoundMembers, home: str) -> Lines:
 
 
 def _own_tables(found: Diagnosis) -> Lines:
-    """Tables outside the contract that refer to a tenant; no schema shows which of them the service fills."""
+    """Tables outside the contract that refer to a tenant, and keep it from being deleted; no schema shows which of them
+    the service fills.
+    """
     known = {m.table.qualified for m in found.comparison.tables.values()}
     companies = found.comparison.tables.get("companies")
     if companies is None:
@@ -179,7 +181,7 @@ def _own_tables(found: Diagnosis) -> Lines:
         f"{t.schema}.{t.name}": c.name
         for t in found.schema.tables
         for c in t.columns.values()
-        if c.references == companies.table.qualified and t.qualified not in known
+        if c.references == companies.table.qualified and not c.cascades and t.qualified not in known
     }
     if told:
         listed = ", ".join([*(f"{scalar(t)}: {scalar(c)}" for t, c in told.items())][:MOST_OWN])

@@ -126,7 +126,7 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[schema.
         mine: Mapping[str, Rows] = {part: rows.get(row["oid"], []) for part, rows in parts.items()}
         columns = {c.name: c for c in map(_column, row["columns"])}
         for one in mine["references"]:
-            _change(columns, one["column"], references=names.get(one["target"], ""))
+            _change(columns, one["column"], references=names.get(one["target"], ""), cascades=one["cascades"])
         for one in mine["checks"]:
             _change(columns, one["column"], values=_listed(one["definition"]))
         for one in mine["enums"]:

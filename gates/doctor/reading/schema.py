@@ -59,6 +59,8 @@ class SchemaColumn:
     """Whether the values are all that are allowed; else they are those that some rows hold."""
     references: str = ""
     """The qualified name of the table that it refers to."""
+    cascades: bool = False
+    """Whether its row is deleted with the row that it refers to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,12 @@ def _privilege(failure: Failure, around: Surroundings) -> Told:
     if closed and around.preset == SUPABASE and closed[1] in _CLOSED:
         what = f"Supabase keeps the schema {closed[1]} to itself: migrations cannot make anything in it"
         return Told(what, "Make it in public or in a schema of your own")
+    if closed and {*words} & {"owner", "do"}:
+        return Told(
+            f"A new owner needs CREATE on the schema {closed[1]}, unless a superuser names it",
+            f"GRANT CREATE ON SCHEMA {closed[1]} to it before. What stands on it is not judged here",
+            kind=ObstacleKind.NOT_JUDGED,
+        )
     return Told(
         "It needs a superuser, or an owner that the migrations are not. The rehearsal runs them as a role that owns "
         "the database and may make roles, as hosted platforms do",

@@ -57,6 +57,8 @@ def test_a_path_that_has_answered_is_there(path: str, body: bytes, is_told: bool
     observer.expect(Request("POST", path), Answer(200, (), b"{}", 1.0), 200, control=True)
     with pytest.raises(AssertionError if is_told else Unmet):
         observer.expect(Request("POST", "/dlq-replay"), Answer(404, (), body, 1.0), 403)
+    with pytest.raises(AssertionError if path == "/dlq-replay" else Unmet):  # what is there has other methods
+        observer.expect(Request("PUT", "/dlq-replay"), Answer(404, (), body, 1.0), 405)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from gates.deployment.requests import Answer
 from gates.deployment.target import Target
 from gates.doctor.comparison.compare import NOT_SEEN, Presence, compare
 from gates.doctor.comparison.http import compare_http
+from gates.doctor.comparison.members import series_of
 from gates.doctor.defects import defects
 from gates.doctor.diagnosis import judge
 from gates.doctor.reading import openapi
@@ -280,3 +281,9 @@ def test_what_has_no_answer_in_time_is_not_complete(late: bool) -> None:
     """A question that was not answered leaves something to do, whatever else is there."""
     seen = Surface({("GET", "/healthz"): Answer(200, (), b"{}", 1.0)}, late=late)
     assert judge(None, seen, contract(), Names(), "outbox.enabled").is_whole is not late
+
+
+def test_metrics_without_an_answer_are_not_called_unlike() -> None:
+    """Where /metrics did not answer in time, no series is said to be missing from it."""
+    late, empty = (next(series_of(a, contract())) for a in (None, Answer(200, (), b"", 0.0)))
+    assert (late.detail, empty.detail.startswith("no series")) == ("GET /metrics gave no answer within the time", True)

@@ -187,6 +187,14 @@ def test_states_that_are_kept_as_numbers_are_asked_for(pg_server: PgServer, tmp_
         assert not [p for p in against_target(config.load_policy(file, TODAY), url) if "status" in p]
 
 
+def test_tables_that_go_with_a_tenant_are_not_asked_for(pg_server: PgServer, tmp_path: Path) -> None:
+    """Of the tables outside the contract, only those are drafted as `own_tables` whose rows outlive a tenant."""
+    kept = "create table kept (company_id uuid references companies);"
+    gone = "create table gone (company_id uuid references companies on delete cascade)"
+    drafted(pg_server, kept + gone, tmp_path, TEMPLATE)
+    assert "# own_tables: {public.kept: company_id}  #" in (tmp_path / "gate.yaml").read_text(encoding="utf-8")
+
+
 def test_a_known_queue_is_drafted_as_its_preset(pg_server: PgServer, tmp_path: Path) -> None:
     """pg-boss alone: the preset, no claims, no names; with that in place nothing is left to do."""
     sql = (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8")

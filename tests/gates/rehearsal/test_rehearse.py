@@ -250,6 +250,7 @@ def test_a_dump_is_restored_as_a_superuser_does_it(tmp_path: Path) -> None:
     assert rehearsed(tmp_path / "dump.sql").obstacles == ()
     (one,) = rehearsed(tmp_path / "plain.sql").obstacles
     assert (one.kind, one.place.line) == ("not judged", 4)
+    assert "GRANT CREATE ON SCHEMA app" in one.remedy
 
 
 def test_psqls_variables_and_branches_are_taken_as_psql_does(tmp_path: Path) -> None:
