@@ -116,6 +116,13 @@ def sleeping(path: Path) -> Iterator[str]:
             yield "time.sleep; wait for a condition with tests.waiting.until"
 
 
+def dated(path: Path) -> Iterator[str]:
+    calls = (n for n in nodes_of(path) if isinstance(n, ast.Call) and ast.unparse(n.func) == "gzip.compress")
+    for call in calls:
+        if "mtime" not in {word.arg for word in call.keywords}:
+            yield "gzip.compress with the time of now; the id of a test may hold it: say mtime=0"
+
+
 def test_a_file_is_short_says_what_lives_in_it_and_is_not_vague() -> None:
     """Files of at most 400 lines, functions of 80, a docstring, a name with a meaning."""
     hold(bad_form, FILES)
@@ -147,6 +154,11 @@ def test_no_test_sleeps() -> None:
     hold(sleeping, [p for p in below("tests") if relative(p) != "tests/waiting.py"])
 
 
+def test_no_id_of_a_test_holds_the_time() -> None:
+    """Workers that collect in different seconds must find the same tests."""
+    hold(dated, below("tests"))
+
+
 def test_a_class_name_means_one_thing() -> None:
     """Each public class name of the gate and its suites is defined once."""
     homes: dict[str, list[str]] = defaultdict(list)
@@ -174,6 +186,7 @@ def test_a_class_name_means_one_thing() -> None:
         (no_claim, "def test_x(): pass\n"),
         (sleeping, "import time\ntime.sleep(1)\n"),
         (sleeping, "from time import sleep\n"),
+        (dated, "gzip.compress(text)\n"),
     ],
 )
 def test_a_rule_sees_what_breaks_it(rule: Rule, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
