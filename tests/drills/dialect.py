@@ -107,7 +107,7 @@ def _renamed(body: bytes) -> bytes:
     names = {f'"{theirs}"': ours for ours, theirs in MEMBERS.items()} | {f'"{ours}"': f"no_{ours}" for ours in MEMBERS}
     pattern = re.compile(b"(?:" + b"|".join(re.escape(n.encode()) for n in names) + rb")(?=\s*:)")
     renamed = pattern.sub(lambda m: f'"{names[m[0].decode()]}"'.encode(), body)
-    return renamed.ljust(len(body)) if body.endswith(b" ") else renamed  # as long as what was sent
+    return renamed.rstrip().ljust(len(body)) if body.endswith(b" ") else renamed  # as long as what was sent
 
 
 def _answered(reply: Reply) -> Reply:

@@ -26,13 +26,4 @@ create function public.a_clock_behind() returns trigger language plpgsql as $$ b
   return new;
 end $$;
 create trigger a_clock_behind before insert or update on public.agent_tasks
-  for each row execute function public.a_clock_behind();
--- A number beyond 2^53 is the double next to it.
-create function public.a_double() returns trigger language plpgsql as $$ begin
-  if jsonb_typeof(new.payload -> 'n') = 'number' and (new.payload ->> 'n')::numeric > 9007199254740992 then
-    new.payload := jsonb_set(new.payload, '{n}', to_jsonb(round((new.payload ->> 'n')::numeric, -3)));
-  end if;
-  return new;
-end $$;
-create trigger a_double before insert on public.events for each row execute function public.a_double();
-create trigger a_double before insert on public.event_outbox for each row execute function public.a_double()
+  for each row execute function public.a_clock_behind()

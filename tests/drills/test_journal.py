@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from drills.ledger import test_ledger as ledger
 from drills.workbench.credentials import REPLAY
 from drills.workbench.journal import EVENTS, MOST_BYTES, Journal
 from gates.deployment.requests import Answer, Request, mint_token, token_post
@@ -84,3 +85,15 @@ def test_strangers_in_a_refusal(journal: Journal) -> None:
     for status in (200, 403):
         journal.note(request, Answer(status, (("x-request-id", str(status)),), said, 1.0))
     assert [entry.strangers for entry in journal.entries(REPLAY)] == [[], [f"drill-a-b-{other[:8]}", other]]
+
+
+def test_a_number_that_no_double_holds_may_be_the_double_next_to_it() -> None:
+    """What many languages read of JSON is no other payload: of an integer beyond 2^53 the last digits may be lost."""
+    for sent, kept, is_like in (
+        (2**53 + 1, 2**53, True),
+        (-(2**60) - 1, -(2**60), True),
+        (2**53 - 1, 2**53 - 2, False),
+        (2**60, 2**60 + 2**12, False),
+    ):
+        told = {"payload": {"of": [{"n": sent}]}}
+        assert (ledger._unlike(told, {"payload": {"of": [{"n": kept}]}}) == "") is is_like, (sent, kept)
