@@ -105,7 +105,7 @@ def test_a_certain_failure_ends_the_run_early_and_not_as_an_unknown(tmp_path: Pa
 def test_abort_on_fail_stops_the_run_after_its_delay(tmp_path: Path) -> None:
     """An abortOnFail with delayAbortEval behaves as in k6."""
     text = "{http_req_duration: [{threshold: 'max<1', abortOnFail: true, delayAbortEval: '1s'}]}"
-    result = loaded(Behaviour(delay_s=lambda _n: 0.01), tmp_path, thresholds_text=text, duration_s=8.0, most_s=8.0)
+    result = loaded(Behaviour(delay_s=lambda _n: 0.3), tmp_path, thresholds_text=text, duration_s=8.0, most_s=8.0)
     assert "abortOnFail" in result["ended"]
     assert 1.0 < result["elapsed_s"] < 4
 
