@@ -187,6 +187,7 @@ proxy(
     "deployment/nearly-all-connections-are-taken",
     takes_connections,
     (f"{SEEN}/connections-are-bounded", "alert/connections"),
+    decision="hold",
 )
 proxy(
     "deployment/every-replay-is-a-server-error",
