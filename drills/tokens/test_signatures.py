@@ -260,7 +260,8 @@ def test_scheme_spelling(bench: Bench) -> None:
     `bearer` or two spaces lead around the check. A valid token may be accepted or refused in such a spelling.
     """
     _, claims, own = parts(bench.admin())
-    good, forged = bench.admin(), raw_token({"alg": "HS256", "typ": "JWT"}, {**claims, "sub": "x"}, own)
+    good, other = bench.admin(), {**claims, "sub": f"not {claims.get('sub')}"}
+    forged = raw_token({"alg": "HS256", "typ": "JWT"}, other, own)
     plain = bench.opens(bench.with_token(good, label="admin token"))
     for scheme in ("bearer ", "BEARER ", "Bearer  ", "Bearer\t"):
         bench.shut(post("/dlq-replay", bench.body(), ("Authorization", scheme + forged), label=f"{scheme!r} forged"))
