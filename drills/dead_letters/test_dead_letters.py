@@ -66,8 +66,8 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
 
 @drill("drill/dlq/letter-is-kept", covers=("L09", "K12"))
 def test_letter_is_kept(scene: Scene) -> None:
-    """The outbox row of a replay has the item's event id, type, key and payload, unchanged, and is dated now; and has
-    its effect.
+    """The outbox row of a replay has the item's event id, type, key and payload, unchanged, and is dated now. An item
+    is resolved with its effect, if its run ends while we look.
 
     A replay under a new id has a second effect; a payload that changed on the way is another event. The lag is judged
     by the date: with that of the item each replay pages somebody.

@@ -170,8 +170,8 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
 
 
 def _take_run(holder: Connection, company: str, key: str) -> bool:
-    """Let the replay that waits for the holder's row go on, and hold its run as soon as it has committed; false where
-    that cannot be done.
+    """Let the replay that waits for the holder's row go on, and hold its run as soon as it has committed. False where
+    the run cannot be held: then nothing is said of when its answer is stored.
     """
     try:
         with holder.pipeline():  # the second must come before the replay's commit

@@ -140,8 +140,9 @@ def _is_bound(
 @drill("drill/tokens/events-of-the-named-company", covers=("A20", "K12"))
 def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     """An event that a super_admin sends is the named company's, whichever company the token itself belongs to: its
-    business row, and its outbox row or its effect, by the path of signed ones, and by the outbox in a pause, be it
-    switched off. Sent again it is a duplicate; and a company_admin may write its own company in upper case.
+    business row, and its outbox row or its effect, by the path of signed ones, and by the outbox in a pause, also
+    where the outbox is switched off. Sent again it is a duplicate; and a company_admin may write its own company in
+    upper case.
 
     A service that takes the tenant of a row from the token files one customer's events under another.
     """

@@ -1,4 +1,4 @@
-"""A whole proof: the cells of the matrix, the trials, and the conclusions. Pure."""
+"""A whole proof: the cells of the matrix, the trials, the conclusions; and what an earlier part of it cost."""
 
 import json
 from collections import Counter
