@@ -21,13 +21,18 @@ def become(parent: int, death_signal: int, uid: int, gid: int, command: list[str
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the signal was requested
+    if not die_with(parent, death_signal):
         return
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(command[0], command)  # noqa: S606  -- the point of this program
+
+
+def die_with(parent: int, death_signal: int) -> bool:
+    """Have the kernel signal this process when its parent dies. False if that is dead already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+    return os.getppid() == parent
 
 
 def main(argv: list[str]) -> int:

@@ -16,6 +16,8 @@ SOURCE_ROOT = Path(__file__).resolve().parents[2]
 """The folder of the package `replay_service`, installed or not."""
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 """What children get of the user's environment: nothing of PostgreSQL's (PGOPTIONS, PGSERVICE...) and no secret."""
+MODULE, IMPORTED = "replay_service", ("app", "migrate", "worker.process")
+"""What a fork of the reference has imported already: its three programs."""
 BASE_PATH = "/functions/v1"
 BACKLOG = 1024
 MIGRATE_TIMEOUT_S = 60.0
@@ -58,6 +60,12 @@ def listen() -> socket.socket:
     return sock
 
 
+def fork(run: RunFolder, spawner: Spawner, environ: Mapping[str, str], source: Path = SOURCE_ROOT) -> None:
+    """Have the spawner fork the programs of the reference."""
+    like = Program((), run.path, run.logs / "forks.log", child_environ(environ, {}, source))
+    spawner.fork_from(like, MODULE, *(f"{MODULE}.{name}" for name in IMPORTED))
+
+
 def migrate(
     run: RunFolder, spawner: Spawner, environ: Mapping[str, str], owner_url: str, source: Path = SOURCE_ROOT
 ) -> None:
@@ -65,7 +73,7 @@ def migrate(
     log = run.logs / "migrate.log"
     process = spawner.start(
         Program(
-            (sys.executable, "-m", "replay_service", "migrate"),
+            (sys.executable, "-m", MODULE, "migrate"),
             run.path,
             log,
             child_environ(environ, {"DATABASE_URL": owner_url}, source),
@@ -148,7 +156,7 @@ def service_process(
 ) -> Supervised:
     """Instance `index` on the shared socket."""
     fd = sock.fileno()
-    serve = (sys.executable, "-m", "replay_service", "serve", "--fd", str(fd), "--base-path", BASE_PATH)
+    serve = (sys.executable, "-m", MODULE, "serve", "--fd", str(fd), "--base-path", BASE_PATH)
     command = (*serve, *wanted.serve_arguments)
     told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.service_url}, wanted.source)
     name = f"service-{index}"
@@ -158,7 +166,7 @@ def service_process(
 def worker_process(
     index: int, run: RunFolder, spawner: Spawner, environ: Mapping[str, str], wanted: Wanted
 ) -> Supervised:
-    command = (sys.executable, "-m", "replay_service", "work", *wanted.work_arguments)
+    command = (sys.executable, "-m", MODULE, "work", *wanted.work_arguments)
     told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.worker_url}, wanted.source)
     name = f"worker-{index}"
     return Supervised(name, Program(command, run.path, run.logs / f"{name}.log", told), spawner)

@@ -6,15 +6,17 @@ control connection, a test's helper) may start one.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gates.stack.account import Account
+from gates.stack.forks import ForkServer, Running
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 SPAWN_TIMEOUT_S = 30.0
@@ -38,17 +40,30 @@ class Spawner:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stack-spawner")
+        self._forks: ForkServer | None = None
 
-    def start(self, program: Program) -> subprocess.Popen[bytes]:
+    def fork_from(self, like: Program, module: str, *imported: str) -> None:
+        """From now on start programs of this module as forks of one process, which imports these modules meanwhile.
+        `like`: such a program; those that have another module search path are started as others are.
+        """
+        asking, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with asked:
+            words = (sys.executable, "-m", "gates.stack.forks", str(asked.fileno()), *imported)
+            process = self.start(replace(like, command=words, fds=(asked.fileno(),)))
+        self._forks = ForkServer(process, asking, module, like.environ.get("PYTHONPATH", ""))
+
+    def start(self, program: Program) -> Running:
         """Start it and return at once. Raise OSError if the launcher cannot start."""
-        return self._thread.submit(_start, program).result(timeout=SPAWN_TIMEOUT_S)
+        return self._thread.submit(_start, program, self._forks).result(timeout=SPAWN_TIMEOUT_S)
 
     def close(self) -> None:
         """End the thread, which kills every program that still runs."""
+        if self._forks:
+            self._forks.close()
         self._thread.shutdown()
 
 
-def _start(program: Program) -> subprocess.Popen[bytes]:
+def _start(program: Program, forks: ForkServer | None) -> Running:
     other = program.account is not None and program.account.other
     uid, gid = (program.account.uid, program.account.gid) if program.account and other else (-1, -1)
     launcher: Sequence[str] = (
@@ -58,6 +73,8 @@ def _start(program: Program) -> subprocess.Popen[bytes]:
     )
     log = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
+        if forks and forks.can(program.command, program.environ):
+            return forks.start(program.command[2:], str(program.cwd), program.environ, log, program.fds)
         return subprocess.Popen(
             launcher,
             cwd=program.cwd,
@@ -79,7 +96,7 @@ class OwnProcess(ABC):
     log: Path
     clock_s: float = 0.0
     """How far its wall clock is ahead of the machine's."""
-    _process: subprocess.Popen[bytes] | None = None
+    _process: Running | None = None
 
     @property
     def pid(self) -> int | None:
@@ -113,7 +130,7 @@ def tail(log: Path, lines: int = 20, limit_bytes: int = 16_384) -> str:
         return f"(no log: {error.strerror})"
 
 
-def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[int, float]]) -> int:
+def stop(process: Running, steps: Sequence[tuple[int, float]]) -> int:
     """Send each signal in turn and wait its seconds; SIGKILL at the end. Returns the exit code."""
     for signal_number, timeout_s in (*steps, (signal.SIGKILL, 10.0)):
         if process.poll() is not None:

@@ -135,6 +135,7 @@ class Stack:
         self._exit.callback(run.remove)
         spawner = self._spawner = Spawner()
         self._exit.callback(spawner.close)
+        service.fork(run, spawner, self._environ, self._source)
         if self._options.server:
             url, logins = self._be_guest(run, spawner, janitor)
         else:
