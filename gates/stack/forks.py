@@ -35,7 +35,7 @@ HIGH = 100
 END_S = 10.0
 
 
-class Running(Protocol):
+class StartedProgram(Protocol):
     """What a started program and a fork have in common."""
 
     pid: int
@@ -85,7 +85,7 @@ class ForkServer:
     find on one search path: others would import other sources.
     """
 
-    def __init__(self, process: Running, asking: socket.socket, module: str, path: str) -> None:
+    def __init__(self, process: StartedProgram, asking: socket.socket, module: str, path: str) -> None:
         self._process, self._asking = process, asking
         self._kind = (sys.executable, "-m", module), path
         self._lock = threading.Lock()

@@ -28,7 +28,7 @@ from gates.stack import procfs
 from gates.stack.account import Account
 from gates.stack.errors import StackError
 from gates.stack.extra import INSTALL
-from gates.stack.forks import Running
+from gates.stack.forks import StartedProgram
 from gates.stack.rundir import DATA, RunFolder, release_shared_memory
 from gates.stack.spawner import OwnProcess, Program, Spawner, stop, tail
 
@@ -247,7 +247,7 @@ class Postgres(OwnProcess):
         (self.data / "pg_hba.conf").write_text(HBA, encoding="utf-8")
 
 
-def _finish(process: Running, timeout_s: float) -> int:
+def _finish(process: StartedProgram, timeout_s: float) -> int:
     """Its exit code. At the limit, and on an interrupt, it is killed."""
     try:
         return process.wait(timeout=timeout_s)

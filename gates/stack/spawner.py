@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gates.stack.account import Account
-from gates.stack.forks import ForkServer, Running
+from gates.stack.forks import ForkServer, StartedProgram
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 SPAWN_TIMEOUT_S = 30.0
@@ -52,7 +52,7 @@ class Spawner:
             process = self.start(replace(like, command=words, fds=(asked.fileno(),)))
         self._forks = ForkServer(process, asking, module, like.environ.get("PYTHONPATH", ""))
 
-    def start(self, program: Program) -> Running:
+    def start(self, program: Program) -> StartedProgram:
         """Start it and return at once. Raise OSError if the launcher cannot start."""
         return self._thread.submit(_start, program, self._forks).result(timeout=SPAWN_TIMEOUT_S)
 
@@ -63,7 +63,7 @@ class Spawner:
         self._thread.shutdown()
 
 
-def _start(program: Program, forks: ForkServer | None) -> Running:
+def _start(program: Program, forks: ForkServer | None) -> StartedProgram:
     other = program.account is not None and program.account.other
     uid, gid = (program.account.uid, program.account.gid) if program.account and other else (-1, -1)
     launcher: Sequence[str] = (
@@ -96,7 +96,7 @@ class OwnProcess(ABC):
     log: Path
     clock_s: float = 0.0
     """How far its wall clock is ahead of the machine's."""
-    _process: Running | None = None
+    _process: StartedProgram | None = None
 
     @property
     def pid(self) -> int | None:
@@ -130,7 +130,7 @@ def tail(log: Path, lines: int = 20, limit_bytes: int = 16_384) -> str:
         return f"(no log: {error.strerror})"
 
 
-def stop(process: Running, steps: Sequence[tuple[int, float]]) -> int:
+def stop(process: StartedProgram, steps: Sequence[tuple[int, float]]) -> int:
     """Send each signal in turn and wait its seconds; SIGKILL at the end. Returns the exit code."""
     for signal_number, timeout_s in (*steps, (signal.SIGKILL, 10.0)):
         if process.poll() is not None:

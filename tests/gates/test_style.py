@@ -13,8 +13,8 @@ from tests.sources import FILES, ROOT, below, nodes_of, relative, text_of
 MOST_LINES, MOST_FUNCTION_LINES = 400, 80
 VAGUE = {"utils", "helpers", "common", "misc", "base", "core", "models", "types", "constants"}
 PRINTERS = {"gates/reports/console.py"}
-PROGRAMS = {"gates/stack/launch.py", "gates/stack/sweep.py", "gates/proof/matrix/warm.py"}
-"""Programs of their own: two write one line to stderr when they cannot start, the third answers its parent's lines."""
+PROGRAMS = {"gates/stack/forks.py", "gates/stack/launch.py", "gates/stack/sweep.py", "gates/proof/matrix/warm.py"}
+"""Programs of their own: two write one line to stderr when they cannot start, two serve the process that started them."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MEDIA = {"Inert", "Terminal", "Html", "Markdown", "Slack", "Markup"}
 PLACE = r"(?:\0|%{1,2}s|\{\w*\})"

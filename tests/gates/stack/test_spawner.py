@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from gates.stack import procfs
-from gates.stack.forks import Running
+from gates.stack.forks import StartedProgram
 from gates.stack.spawner import LAUNCHER, Program, Spawner, stop, tail
 from tests.waiting import command_line
 
@@ -20,7 +20,7 @@ def program(tmp_path: Path, *command: str) -> Program:
 
 def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path, spawner: Spawner) -> None:
     """The spawner's own thread starts it."""
-    started: list[Running] = []
+    started: list[StartedProgram] = []
     asking = threading.Thread(target=lambda: started.append(spawner.start(program(tmp_path))))
     asking.start()
     asking.join(timeout=10)
