@@ -14,7 +14,7 @@ MOST_LINES, MOST_FUNCTION_LINES = 400, 80
 VAGUE = {"utils", "helpers", "common", "misc", "base", "core", "models", "types", "constants"}
 PRINTERS = {"gates/reports/console.py"}
 PROGRAMS = {"gates/stack/forks.py", "gates/stack/launch.py", "gates/stack/sweep.py", "gates/proof/matrix/warm.py"}
-"""Programs of their own: two write one line to stderr when they cannot start, two serve the process that started them."""
+"""Programs of their own: two write one line to stderr when they cannot start, two serve what started them."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MEDIA = {"Inert", "Terminal", "Html", "Markdown", "Slack", "Markup"}
 PLACE = r"(?:\0|%{1,2}s|\{\w*\})"
