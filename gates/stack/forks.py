@@ -1,9 +1,10 @@
 """Starts Python programs as forks of one process that has imported what they need: an import costs more than all else
 of a start, and faults and tests start the reference thousands of times.
 
-Run as `python -m gates.stack.forks FD MODULE...`: it imports the modules, then forks once for each message on the
+Run as `python -m gates.stack.forks FD ROOM MODULE...`: it imports the modules, then forks once for each message on the
 socket FD. A message is JSON (`words`, `cwd`, `environ`, `fds`); with it come the program's log, a pipe for its number
-and later its exit code, and the program's own descriptors, which have the numbers `fds` there.
+and later its exit code, and the program's own descriptors, which have the numbers `fds` there. ROOM makes room for a
+program's arguments.
 """
 
 import ctypes
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from gates.stack.launch import die_with
@@ -33,6 +35,8 @@ MOST_BYTES, MOST_FDS = 200_000, 8
 HIGH = 100
 """A fork closes the descriptors below; what it keeps is above."""
 END_S = 10.0
+ROOM = " " * 2000
+"""For arguments, and for variables, that are longer than those of the process."""
 
 
 class StartedProgram(Protocol):
@@ -111,7 +115,7 @@ class ForkServer:
 
 def main(argv: Sequence[str]) -> int:
     """Fork until the other side closes the socket."""
-    for name in argv[2:]:
+    for name in argv[3:]:
         importlib.import_module(name)
     gc.freeze()
     asked = socket.socket(fileno=int(argv[1]))
@@ -159,18 +163,23 @@ def _become(asked: Mapping[str, Any], parent: int, log: int, held: int, own: Seq
     os.environ.update(asked["environ"])
     time.tzset()
     module, *sys.argv[1:] = asked["words"]
-    show_as(("python", "-m", *asked["words"]))
+    show_as(("python", "-m", *asked["words"]), asked["environ"])
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
 
 
-def show_as(words: Sequence[str]) -> None:
-    """Have `ps` show these words as the arguments of this process: its own memory has them, where the kernel says."""
-    with open("/proc/self/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123  -- no pathlib in a fork
-        start, end = (int(field) for field in stat.read().rpartition(")")[2].split()[45:47])
-    if start:
-        room = end - start
-        ctypes.memmove(start, "\0".join(words).encode()[: room - 1].ljust(room, b"\0"), room)
+def show_as(words: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Have `ps` show these words and variables: this process's own memory has them, where the kernel says. What there
+    is no room for is cut off.
+    """
+    stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+    first, last, variables, end = (int(field) for field in stat.rpartition(")")[2].split()[45:49])
+    for texts, start, room in (
+        (words, first, last - first),
+        (map("=".join, environ.items()), variables, end - variables),
+    ):
+        if start:
+            ctypes.memmove(start, "\0".join(texts).encode()[: room - 1].ljust(room, b"\0"), room)
 
 
 if __name__ == "__main__":

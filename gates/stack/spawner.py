@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gates.stack.account import Account
-from gates.stack.forks import ForkServer, StartedProgram
+from gates.stack.forks import ROOM, ForkServer, StartedProgram
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 SPAWN_TIMEOUT_S = 30.0
@@ -48,8 +48,9 @@ class Spawner:
         """
         asking, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with asked:
-            words = (sys.executable, "-m", "gates.stack.forks", str(asked.fileno()), *imported)
-            process = self.start(replace(like, command=words, fds=(asked.fileno(),)))
+            words = (sys.executable, "-m", "gates.stack.forks", str(asked.fileno()), ROOM, *imported)
+            environ = {**like.environ, "ROOM": ROOM}
+            process = self.start(replace(like, command=words, environ=environ, fds=(asked.fileno(),)))
         self._forks = ForkServer(process, asking, module, like.environ.get("PYTHONPATH", ""))
 
     def start(self, program: Program) -> StartedProgram:

@@ -46,16 +46,19 @@ def forked(tmp_path: Path, spawner: Spawner) -> Start:
 
 def test_a_fork_gets_what_a_program_gets(forked: Start, spawner: Spawner, tmp_path: Path) -> None:
     """Words, variables and no others, folder, log, a session of its own, a closed umask, and the descriptor of the
-    number that was named; and `ps` shows its words.
+    number that was named; and `ps` shows its words and
+    variables.
     """
     with (tmp_path / "given").open("w") as given:
-        child = spawner.start(replace(forked("sleep", "now", SAID="hello"), fds=(given.fileno(),)))
+        long = "n" + "o" * 900 + "w"
+        child = spawner.start(replace(forked("sleep", long, SAID="hello"), fds=(given.fileno(),)))
         assert procfs.wait_until(lambda: "umask" in tail(tmp_path / "log"), 10)
-        assert command_line(child.pid).rstrip("\0").split("\0") == ["python", "-m", "told", "sleep", "now"]
+        assert command_line(child.pid).rstrip("\0").split("\0") == ["python", "-m", "told", "sleep", long]
+        assert b"SAID=hello" in Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
         assert child.poll() is None
         own = sorted(["0", "1", "2", str(given.fileno())])
     first, second = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
-    assert first == f"['sleep', 'now'] hello {tmp_path} True False"
+    assert first == f"['sleep', '{long}'] hello {tmp_path} True False"
     assert f"from {child.pid} " not in second
     assert "umask 0o77" in second
     assert all(f"'{number}'" in second for number in own)
