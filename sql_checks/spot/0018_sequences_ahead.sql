@@ -41,6 +41,9 @@ select column_name, format('%s starts again after %s (CYCLE)', oid::regclass, se
 from fed
 where seqcycle and seqmax < 1000000000000000
 union all
+select fed.column_name, format('%s is unlogged: a crash of the server starts it again', fed.oid::regclass), null
+from fed join pg_class s on s.oid = fed.oid and s.relpersistence = 'u'
+union all
 -- whoever gives the number
 select n.column_name, format('%s is in use, and an %s holds %s at most', n.highest, k.type, k.most), null
 from numbered n

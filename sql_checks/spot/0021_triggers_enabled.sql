@@ -1,6 +1,6 @@
 -- id: sql/spot/triggers-enabled
 -- claim: No trigger on a table of the contract is switched off, emptied or restricted so that it misses writes, none ends a row
---    as it comes, none that keeps the trail makes exceptions, nor one of the budgets by a setting or a role, and no rule does more than the statement says.
+--    as it comes, none that keeps the trail makes exceptions, nor one of the budgets by a setting, a role or a tenant, and no rule does more than the statement says.
 -- cost: A rule of the schema is silently not enforced, or an unknown one is.
 -- severity: warn
 -- reads: catalogue
@@ -15,10 +15,15 @@ with {{contract_tables}}, {{contract_parts}}, {{unfit_triggers}}, guards as (
                        where t.tgtype::int & bit <> 0 and strpos(t.code, word) = 0)))
               else t.body ~ (conditions || inner_part || asked)
                 -- one more reason to refuse a budget is no exception
-                and (t.body ~ (asked || inner_part || '\mthen\s+return\M') or t.body ~ ('used' || inner_part || asked)) end as is_conditional
+                and (t.body ~ (asked || inner_part || '\mthen\s+return\M') or t.body ~ ('used' || inner_part || asked))
+                -- nor is one for a certain tenant
+                or whole ~ (tenants || '(<>|!=|is distinct from|not in)\s*\(*\s*''')
+                or whole ~ (tenants || '(=|in|is not distinct from)\s*\(*\s*''' || inner_part || '\mthen\s+return\M') end as is_conditional
   from trigger_bodies t
   cross join (values ('\m(if|elsif|elseif|when)\M', '\m(current_setting|current_user|session_user|pg_has_role)\M',
-                      '((?!\mthen\M)[^;])*')) patterns(conditions, asked, inner_part)
+                      '((?!\mthen\M)[^;])*', format('\m(new|old)\."?%s"?\s*', lower((parse_ident('public.replay_budgets.company_id'))[3]))))
+    patterns(conditions, asked, inner_part, tenants)
+  cross join lateral concat_ws(' ', t.code, lower(pg_get_triggerdef(t.oid))) whole
   -- branches that give nothing back are left out, the inner ones first; before a row, NULL refuses; an UPDATE may change nothing
   cross join lateral (
     with recursive folded(body, depth) as (
@@ -51,7 +56,7 @@ union all
 select t.tgrelid::regclass::text,
        format('trigger %s %s before it refuses', t.tgname,
               case when t.tgrelid = to_regclass('public.audit_logs') then 'lets statements or rows through by a condition'
-                   else 'asks who it is, or what is set,' end),
+                   else 'asks who it is, whose budget, or what is set,' end),
        pg_get_triggerdef(t.oid)
 from guards t
 where t.is_conditional and not exists (

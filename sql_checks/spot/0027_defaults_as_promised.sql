@@ -70,6 +70,9 @@ where case when kind in ('now', 'due') then
                where s.setdatabase in ((select oid from pg_database where datname = current_database()), 0)
                  and (s.setrole = 0 or s.setrole in (select oid from pg_roles where rolname in ('replay_service', 'replay_worker')))
                  and c.text ~* '^timezone=' and c.text !~* '[=/](utc|gmt|uct|zulu|universal)$')
+             -- or of a zone that it names
+             or name ~ 'replay_budgets' and substring(lower(expression) from '(?:time zone|timezone\()\W*''([^'']+)''')
+                  !~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich|z|[+-]?0+(:00)*)$'
              or constant ~ '^(infinity|\d{4}-\d\d)' and (kind = 'now' or constant !~ '^(0|19[0-6]|1970)')
              or kind = 'now' and expression ~* '^\(*(now|clock_timestamp|statement_timestamp|transaction_timestamp|current_timestamp)(\(\))?\)* \+ '
            when kind = 'own' then constant is not null

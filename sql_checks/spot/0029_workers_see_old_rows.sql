@@ -1,5 +1,5 @@
 -- id: sql/spot/workers-see-old-rows
--- claim: No policy hides from service and worker, by age, attempts or content alone, what is still to be delivered or replayed.
+-- claim: No policy hides from service and worker, by age, attempts, content or one tenant's name alone, what is still to be delivered or replayed.
 -- cost: What waits for longer, over a pause or a backlog, is never delivered, and nobody sees it wait.
 -- severity: warn
 -- reads: catalogue
@@ -8,16 +8,20 @@ with waiting(name, age, finished, content) as (
   values ('public.event_outbox', (parse_ident('public.event_outbox.inserted_at'))[3],
           array[(parse_ident('public.event_outbox.processed_at'))[3], (parse_ident('public.event_outbox.dead_at'))[3]],
           array[(parse_ident('public.event_outbox.attempts'))[3], (parse_ident('public.event_outbox.payload'))[3],
-                (parse_ident('public.event_outbox.aggregate_key'))[3]]),
+                (parse_ident('public.event_outbox.aggregate_key'))[3], (parse_ident('public.event_outbox.event_type'))[3],
+                (parse_ident('public.event_outbox.next_attempt_at'))[3], (parse_ident('public.event_outbox.replay_run_id'))[3]]),
          ('public.dead_letter_queue', (parse_ident('public.dead_letter_queue.created_at'))[3],
           array[(parse_ident('public.dead_letter_queue.status'))[3]],
           array[(parse_ident('public.dead_letter_queue.retry_count'))[3], (parse_ident('public.dead_letter_queue.payload'))[3],
-                (parse_ident('public.dead_letter_queue.error_type'))[3]])
+                (parse_ident('public.dead_letter_queue.error_type'))[3], (parse_ident('public.dead_letter_queue.event_type'))[3],
+                (parse_ident('public.dead_letter_queue.retry_after'))[3]])
 ), shown as (
   select w.name, r.rolname, p.polname, p.polpermissive, x.expression,
          coalesce((x.expression ~ format('\m%s\M', w.age)
              and x.expression ~* '\m(now|clock_timestamp|statement_timestamp|transaction_timestamp)\(|\m(current_date|current_timestamp|localtimestamp)\M'
-             or exists (select from unnest(w.content) c where x.expression ~ format('\m%s\M', c)))
+             or exists (select from unnest(w.content) c where x.expression ~ format('\m%s\M', c))
+             -- or by one tenant's name
+             or exists (select from unnest('{company_id,tenant_id}'::text[]) c where x.expression ~ format('\m%s\M\W*(<>|=) ''', c)))
            -- what is finished may be out of sight
            and not exists (select from unnest(w.finished) f where x.expression ~ format('\m%s\M', f)), false) as hides
   from waiting w

@@ -18,8 +18,10 @@ with recursive {{tenant_tables}}, expressions as materialized (
   ) e(kind, text)
   where p.polpermissive and e.text is not null
     and exists (
-      select from unnest(p.polroles) r left join pg_roles g on g.oid = r
-      where r = 0 or g.rolname in ('anon', 'authenticated'))
+      select from unnest(p.polroles) r
+      -- theirs, or of a role that they are members of
+      where r = 0 or exists (select from pg_roles g
+                             where g.rolname in ('anon', 'authenticated') and not g.rolsuper and pg_has_role(g.oid, r, 'USAGE')))
 ), parts(text, part, depth) as (
   -- the operands of OR, each on its own: one that is always true makes the whole so; one behind an AND does not
   select distinct text, regexp_replace(text, '\s+', ' ', 'g'), 0 from expressions
@@ -95,7 +97,7 @@ with recursive {{tenant_tables}}, expressions as materialized (
                       and not exists (select from pg_proc f where f.proname = lower(names[1]) and f.pronamespace = 'pg_catalog'::regnamespace))
     and case when x.asks_others then x.code ~* '\mfrom\M' and not (e.has_fleet_rows and x.code ~* format('\m%s is null', x.tenant))
              when x.code ~ format('\m%s\M', x.tenant) then b.bare ~ format('^%s=''[^'']*''$', x.tenant)
-             else x.code ~* '\m(now|\w+_timestamp|inet_\w+)\(|\m(current_(date|time|timestamp)|localtime\w*)\M'
+             else x.code ~* '\m(now|\w+_timestamp|inet_\w+|random|pg_is_in_recovery)\(|\m(current_(date|time|timestamp)|localtime\w*)\M'
                or exists (select from pg_attribute a where a.attrelid = e.polrelid and a.attnum > 0 and x.code ~ format('\m%s\M', a.attname)) end
   order by e.name, e.polname, length(b.part)
 )

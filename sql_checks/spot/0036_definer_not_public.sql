@@ -1,5 +1,5 @@
 -- id: sql/spot/definer-not-public
--- claim: No SECURITY DEFINER function but is_feature_enabled is for everybody, and none gives rows to anon. Those that tenants call ask who calls before they give or write rows of tenants, or run a statement made of what they are given, and believe nothing that users write into their own token. None belongs to a superuser, and each pins its search_path.
+-- claim: No SECURITY DEFINER function but is_feature_enabled is for everybody, and none gives rows to anon. Those that tenants call, and rules of views that they write to, ask who calls before they give or write rows of tenants, or run a statement made of what they are given, and believe nothing that users write into their own token. None belongs to a superuser, and each pins its search_path.
 -- cost: Anybody who can connect acts with the owner's rights.
 -- severity: warn
 -- reads: catalogue
@@ -41,6 +41,8 @@ from (
     cross join lateral (select case when p.prokind in ('f', 'p') then pg_get_functiondef(p.oid) end) d (body)
   ), callable as materialized (
     select p.oid, p.oid::regprocedure::text as name, f.nspname = any('{public}') as is_near, p.proconfig,
+           f.nspname = any('{public}') or p.proowner in (
+             select c.relowner from pg_class c where c.oid in (to_regclass('public.replay_runs'), to_regclass('public.audit_logs'))) as is_ours,
            -- a number or a yes is no row
            p.proretset or t.typtype in ('c', 'p') and t.typname not in ('void', 'trigger', 'event_trigger') or t.typcategory in ('A', 'S')
              or t.oid = any('{json,jsonb,xml,bytea}'::regtype[]) as gives_rows,
@@ -62,7 +64,7 @@ from (
     select p.oid, p.name, p.code
     from callable p
     -- what a text says is not run
-    where p.is_near and p.is_told
+    where p.is_ours and p.is_told
       and regexp_replace(p.code, '''[^'']*''', '''''', 'g') ~* '\mexecute\s+(?!(function|procedure)\M)' or exists (
       select
       from contract
@@ -95,7 +97,21 @@ from (
   group by o.name
   having not bool_or(r.code ~* '\m(jwt|auth\.|request\.|current_setting|session_user)')
     or bool_or(r.code ~* 'user_?metadata|user_meta_data')
-) believed;
+) believed
+union all
+-- what a rule of a view writes, it writes with the rights of the view's owner; old rows are those that who asks may see
+select distinct format('%s rule %s', v.oid::regclass, r.rulename), format('%s writes what it is given for whoever asks', who.rolname), d.text
+from pg_rewrite r
+join pg_class v on v.oid = r.ev_class and v.relkind = 'v'
+join pg_roles who on who.rolname in ('authenticated', 'anon') and not who.rolsuper
+  and case r.ev_type when '2' then has_any_column_privilege(who.oid, v.oid, 'UPDATE') when '3' then has_any_column_privilege(who.oid, v.oid, 'INSERT')
+                     when '4' then has_table_privilege(who.oid, v.oid, 'DELETE') end
+cross join lateral (select pg_get_ruledef(r.oid) as text) d
+where d.text ~* 'DO\M.*\m(insert\s+into|update|delete\s+from)\M' and (r.ev_type = '3' or d.text !~* '\mold\.')
+  and d.text !~* '\m(jwt|auth\.|request\.|current_setting|session_user)' and exists (
+    select from pg_depend u
+    join pg_class c on u.refclassid = 'pg_class'::regclass and c.oid = u.refobjid
+    where u.classid = 'pg_rewrite'::regclass and u.objid = r.oid and c.relrowsecurity);
 
 -- seen:
 select count(*) as seen from pg_proc p where p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'));

@@ -1,5 +1,5 @@
 -- id: sql/spot/run-ends-are-audited
--- claim: Every run of the last day that ended has its end row and its summary in the audit trail.
+-- claim: Every run of the last day that ended has its end row and its summary in the audit trail, and both have the counts of a run that completed.
 -- cost: The trail does not say how the replay ended.
 -- severity: page
 -- covers: I01
@@ -43,7 +43,24 @@ where not exists (
     join orphans on orphans.txid = r.txid
     where r.company_id = e.company_id and r.requested_at > now() - interval '1 day'
       and exists (select from public.companies into_it where into_it.id = e.company_id))
-  and {{trail_has_replays}};
+  and {{trail_has_replays}}
+union all
+-- in one pass: a join of the two would pair all rows where the statistics are old
+select format('run %s', run), string_agg(format('%s: target %s, success %s, failure %s', said_by, target, success, failure), '; ' order by said_by desc),
+       company
+from (
+  (select id::text as run, company_id::text as company, 'the run' as said_by, target_count as target,
+          coalesce(success_count, 0) as success, coalesce(failure_count, 0) as failure
+   from public.replay_runs
+   where requested_at > now() - interval '1 day' and status = 'completed' and {{not_excluded}}
+   order by requested_at desc limit 1000)
+  union all
+  select metadata ->> 'replay_run_id', scope, action, target_count, success_count, failure_count
+  from public.audit_logs
+  where created_at > now() - interval '25 hours' and action in ('dlq_replay', 'dlq_replay_completed')
+) told
+group by run, company
+having bool_or(said_by = 'the run') and (min(target), min(success), min(failure)) is distinct from (max(target), max(success), max(failure));
 
 -- seen:
 select count(*) as seen from (

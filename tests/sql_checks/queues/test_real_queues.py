@@ -232,6 +232,17 @@ def test_a_lane_is_free_when_its_job_was_given_up(bench: Bench, end: str) -> Non
     assert "held-up" not in failed(bench.judged())
 
 
+@only("procrastinate")
+@pytest.mark.parametrize(("attempts", "due"), [(0, {"due-times"}), (1, set())], ids=["put-off", "tried-again"])
+def test_a_job_that_is_tried_again_later_was_not_put_off(bench: Bench, attempts: int, due: set[str]) -> None:
+    """New jobs that failed, and wait for their next try, do not count as put off by their producer."""
+    bench.sql(
+        "insert into procrastinate_jobs (queue_name, task_name, status, attempts, scheduled_at)"
+        f" select 'default', 'mail', 'todo', {attempts}, now() + interval '5 minutes' from generate_series(1, 5)"
+    )
+    assert failed(bench.judged()) == due
+
+
 @only("graphile-worker")
 @pytest.mark.parametrize(("age_s", "held"), [(2, set()), (400, {"held-up"})], ids=["moves", "stands"])
 def test_a_lane_that_moves_is_not_held_up(bench: Bench, age_s: int, held: set[str]) -> None:
