@@ -176,6 +176,3 @@ coalesce((select agents_paused from agent_controls a where a.company_id = compan
 --! a table of notes on what happened long ago, of no company | foreign
 create table notes (event_id uuid, note text); insert into notes select id, 'late' from events order by created_at desc
 limit 100; grant select on notes to authenticated
---! an archive of payloads whose column of the tenant has another name | foreign
-create table archive (customer uuid, doc jsonb); insert into archive select company_id, '{"amount": 5}' from events limit 50;
-grant select on archive to authenticated
