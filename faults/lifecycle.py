@@ -121,26 +121,6 @@ def _effect_after_a_failure(probe: Probe) -> str:
 
 
 @worker(
-    "When a postponed item fails, its next attempt comes earlier than before.",
-    lambda p: _put_off_after_force(p) < 3600,
-    (f"{LIFE}/failed-item-is-pending-again",),
-    names=("retry_after",),
-)
-def forced_failure_brings_retry_forward(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("settle_item", "greatest(d.retry_after, clock_timestamp())", "clock_timestamp()"))
-
-
-def _put_off_after_force(probe: Probe) -> float:
-    """Seconds until the next attempt of an item that was put off for a day and has failed by force."""
-    with probe.tenant() as company:
-        probe.letters(company, 1, **FAILS)
-        probe.rows("UPDATE dead_letter_queue SET retry_after = now() + interval '1 day' WHERE company_id = %s", company)
-        probe.settled(probe.replay(company, force=True).json()["replay_run_id"])
-        ask = "SELECT extract(epoch FROM retry_after - now()) FROM dead_letter_queue WHERE company_id = %s"
-        return float(probe.value(ask, company))
-
-
-@worker(
     "A run that began yesterday and is stopped today is not refunded to the month.",
     lambda p: _after_a_late_stop(p, "monthly_used", RUN_OF_YESTERDAY) == 50,
     (f"{LIFE}/stop-after-midnight-refunds-the-month",),

@@ -145,6 +145,8 @@ class Counts:
 SETTLED = ("done", "dry_run", "nothing_to_do", "pending")
 """Results after which nothing that was ordered remains to be done, or nothing was tried yet."""
 FLAG_STANDS = {"on": "THE FLAG IS STILL ON", "unknown": "THE FLAG MAY STILL BE ON"}
+LEFT = "it was left as it is"
+"""What a rollback says that came too late: its order holds no longer, so nothing is to be done by hand either."""
 PAUSE = "pause all agents"
 PAUSE_STANDS = {"failed": "THE AGENTS ARE NOT PAUSED", "unknown": "THE AGENTS MAY NOT BE PAUSED"}
 NOT_ROLLED_BACK = 21

@@ -33,31 +33,31 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     """A failed replay leaves its item the same row, pending again, with retry_count one higher and a later retry_after.
 
     A second row is replayed twice; a count that stands still allows replays for ever. A postponed item that was forced
-    and fails is postponed further; the next replay tries and charges it again, and has its effect if it succeeds.
+    and fails waits anew; the next replay tries and charges it again, and has its effect if it succeeds.
     """
     scene.claims_drill_agent()
     company = scene.company()
-    tomorrow = scene.value("select now() + interval '1 day'")
+    asked, tomorrow = scene.value("select now()"), scene.value("select now() + interval '1 day'")
     # one item's last retry, and another's sixtieth: a wait that doubles without a cap overflows the calendar
-    retries = ((1, 2), (60, 99))
-    payload = as_jsonb({**KEPT_PAYLOAD, "drill": {"fail_times": -1}})
-    wait = {"payload": payload, "retry_after": tomorrow}
+    retries = ((1, 2, asked), (60, 99, tomorrow))
+    wait = {"payload": as_jsonb({**KEPT_PAYLOAD, "drill": {"fail_times": -1}})}
     if current().has("dead_letter_queue", "aggregate_key"):
         wait["aggregate_key"] = new_key()
-    scene.tenants.add_rows(company, [{**wait, "retry_count": n, "max_retries": of} for n, of in retries])
+    rows = [{**wait, "retry_count": n, "max_retries": of, "retry_after": at} for n, of, at in retries]
+    scene.tenants.add_rows(company, rows)
     found = scene.items(company)
     run = str(scene.run(company, max=2, force=True)["replay_run_id"])
     row = scene.ended(run)
     items = {item["id"]: item for item in scene.items(company)}
     assert len(items) == 2, f"a failed replay left {len(items)} dead letters of two items"
-    for before, (tried, _) in zip(found, retries, strict=True):
+    for before, (tried, *_) in zip(found, retries, strict=True):
         assert before["id"] in items, "the failed item is a new row; due: the same row, tried once more"
         after = items[before["id"]]
         assert after["status"] == "pending", f"the failed item is {after['status']!r}"
         counted = after["retry_count"] == tried + 1
         assert counted, f"retry_count went from {tried} to {after['retry_count']}; due: {tried + 1}"
-        later = after["retry_after"] > before["retry_after"]
-        assert later, f"retry_after went from {before['retry_after']} to {after['retry_after']}"
+        later = after["retry_after"] > asked
+        assert later, f"retry_after went from {before['retry_after']} to {after['retry_after']}; due: after the failure"
         assert not altered(before, after), f"of the failed item {sorted(altered(before, after))} changed; due: the same"
     assert (row["success_count"], row["failure_count"]) == (0, 2), f"the run counts {row['success_count']} successes"
     again = scene.ended(str(scene.run(company, max=2, force=True)["replay_run_id"]))

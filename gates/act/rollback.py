@@ -21,7 +21,7 @@ from gates.deployment.tenants.loans import LiveRow
 from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
 from gates.text.quantity import with_unit
-from gates.verdict import Action
+from gates.verdict import LEFT, Action
 
 POLL_S = 0.1
 ASK_S = 3
@@ -147,7 +147,7 @@ def _if_it_stands(connection: Connection, order: Order) -> None:
         return
     if stepped:
         late = f"the release was judged more than {order.good_for_min} minutes ago, and the flag took a step since"
-        raise _Superseded(f"{late}, maybe of another release: it was left as it is. Run the gate again")
+        raise _Superseded(f"{late}, maybe of another release: {LEFT}")
 
 
 def _switch_off(order: Order) -> tuple[Forced, list[FlagState | None]]:
@@ -201,7 +201,7 @@ def _failed(order: Order, carried: Carried, at: int | None, recovery: dict[str, 
         holds=True,
         recovery=recovery or {},
         flag="on" if carried.done is False else "unknown",
-        by_hand=(unblock if carried.blocker else "") + by_hand(flag),
+        by_hand="" if LEFT in carried.why else (unblock if carried.blocker else "") + by_hand(flag),
     )
 
 

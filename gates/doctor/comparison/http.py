@@ -250,6 +250,11 @@ def _endpoint(endpoint: Endpoint, one: EndpointMatch | None, surface: Surface) -
         status = surface.status("POST" if endpoint.method == "POST" else "GET", one.path)
         if endpoint.method == "POST" and 200 <= status < 300:
             presence, said = Presence.DIFFERS, f"a request without credentials and without sense is answered {status}"
+        elif one.is_own and (status := _status_of_nobody(endpoint, surface)) in {200, 404}:
+            presence, said = (
+                Presence.DIFFERS,
+                f"GET of an unknown id without credentials answers {status}; allowed: 401",
+            )
         else:
             said = "" if one.is_own else one.reason
         return here(presence, real, one.confidence, said, said=one.said)
@@ -257,7 +262,10 @@ def _endpoint(endpoint: Endpoint, one: EndpointMatch | None, surface: Surface) -
         return here(Presence.UNKNOWN, detail="nothing answers")
     method = "OPTIONS" if endpoint.method == "POST" else "GET"
     if "{" in endpoint.path:
-        return _run_endpoint(endpoint, surface)
+        if (status := _status_of_nobody(endpoint, surface)) in {400, 401, 403}:
+            return here(Presence.PRESENT)
+        said = f"GET of an id that does not exist answers {status}" if status else "it has no answer in time"
+        return here(Presence.UNKNOWN, detail=said)
     status, control = surface.status(method, endpoint.path), surface.status(method, NOWHERE)
     if status == control and status not in {0, 404}:
         said = f"{method} of every path answers {status}, also where there is nothing"
@@ -269,15 +277,11 @@ def _endpoint(endpoint: Endpoint, one: EndpointMatch | None, surface: Surface) -
     return here(Presence.ABSENT, detail=said)
 
 
-def _run_endpoint(endpoint: Endpoint, surface: Surface) -> ComparedObject:
-    """For a path with an id: an unknown id is refused without credentials, or not found."""
-    here = partial(ComparedObject, "endpoint", endpoint.name, endpoint.area)
-    prefix = endpoint.path.partition("{")[0]
-    status = next((a.status for (m, p), a in surface.answers.items() if m == "GET" and p.startswith(prefix)), 0)
-    if status in {400, 401, 403}:
-        return here(Presence.PRESENT)
-    said = f"GET of an id that does not exist answers {status}" if status else "it has no answer in time"
-    return here(Presence.UNKNOWN, detail=said)
+def _status_of_nobody(endpoint: Endpoint, surface: Surface) -> int:
+    """For a path with an id: how an unknown id without credentials is answered; 0 where nothing was asked."""
+    prefix, is_of_one, _ = endpoint.path.partition("{")
+    found = (a.status for (m, p), a in surface.answers.items() if is_of_one and m == "GET" and p.startswith(prefix))
+    return next(found, 0)
 
 
 def _members(
