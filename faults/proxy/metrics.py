@@ -28,6 +28,14 @@ def showing(name: str, number: float) -> Callable[[World, bytes], bytes]:
     return lambda _world, body: re.sub(line, rb"\g<1>%s" % str(number).encode(), body)
 
 
+def sums_everything(_world: World, body: bytes) -> bytes:
+    """Shows one number of requests, whatever became of them, and no other counter."""
+    lines = body.splitlines()
+    total = sum(float(line.rsplit(b" ", 1)[1]) for line in lines if line.startswith(b"replay_requests_total"))
+    kept = [line for line in lines if b"_total" not in line and b"_count" not in line]
+    return b"\n".join([*kept, f"replay_requests_total {total}".encode()]) + b"\n"
+
+
 def stands_still(world: World) -> Defect:
     """Shows for ever what it showed first."""
     first: list[bytes] = []
@@ -199,3 +207,4 @@ proxy(
     "metrics/the-same-number-always-waits", on_metrics(showing("outbox_pending", 3)), (f"{SEEN}/waiting-events-show",)
 )
 proxy("metrics/effects-are-not-counted", on_metrics(showing("agent_tasks_total", 9)), (f"{SEEN}/effects-are-counted",))
+proxy("metrics/refusals-are-not-told-apart", on_metrics(sums_everything), (f"{SEEN}/refusals-are-counted",))
