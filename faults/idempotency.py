@@ -299,7 +299,7 @@ def answer_stored_after_the_effect(settings: Settings) -> Parts:
 @service(
     "The answer to a small replay is stored after the effect has committed.",
     lambda p: _runs_changed_after_their_transaction(p) == 1,
-    ("drill/idempotency/in-progress",),
+    (f"{KEYS}/answer-stored-with-its-effect",),
     names=("stored later",),
 )
 def small_answers_are_stored_late(settings: Settings) -> Parts:

@@ -255,8 +255,8 @@ def ends_are_dated_as_requests(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "A replayed item with a long key is resolved, and has no effect: the key is too long for the effect's row.",
     runs("faults.states:long_keys_have_no_effect"),
-    ("drill/dlq/letter-is-kept",),
-    names=("effects",),
+    ("drill/dlq/replayed-item-is-resolved",),
+    names=("effect",),
 )
 def long_keys_have_no_effect(settings: WorkerSettings) -> WorkerParts:
     recorded = "  WHERE %(record_task)s\n"

@@ -1,5 +1,6 @@
 """What is refused is on record: each refusal of steps 4 to 9, with its code, without flooding the trail."""
 
+import math
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -209,33 +210,49 @@ def test_rate_limited_once_a_minute(scene: Scene) -> None:
 @pytest.mark.waits(65)
 @drill("drill/audit/burst-is-counted", covers=("I02",), deep=True)
 def test_burst_is_counted(scene: Scene) -> None:
-    """When its minute is over, the rows of a burst of rate-limited replays say how many were refused, and count each
-    once.
+    """When its minute is over, the rows of a burst of refusals by the limit, and by the rights of a tenant's admin, say
+    how many there were, and count each once. Those of signed requests for no company are counted under `all`.
 
     If the count is lost, or grows by itself, an attack looks like a slip, or a slip like an attack.
     """
-    company, burst = scene.company(), 6
+    company, victim, burst, since = scene.company(), scene.company("b"), 6, scene.value("select now()")
     for _ in range(current().limit("calls")):
         scene.run(company, dry_run=True)
-    for _ in range(burst):
-        scene.replay(company, 429, "rate_limited", dry_run=True)
+    limited = scene.replay_request(company, "over the limit", dry_run=True)
+    nobody = scene.replay_request(new_id("company"), "signed, a company that does not exist", max=1)
+    asked = [(limited, "rate_limited", 429, company), (nobody, "forbidden", 403, "all")]
+    if own := scene.token_of(company):
+        fields = replay_fields(victim, dry_run=True)
+        asked.append((token_post("/dlq-replay", fields, own, "another company"), "forbidden", 403, company))
+
+    def refused(times: int) -> None:
+        for request, code, status, _ in asked * times:
+            scene.expect(request, status, code)
+
+    def counted() -> list[int]:
+        return [_counted(scene, scope, code, since) for _, code, _, scope in asked]
+
+    refused(burst)
     began = scene.minutes()
     # wait for two minute changes: clocks may differ, and by then the next minute has begun for all
-    scene.until_true(lambda: began() > 2 or _counted(scene, company) >= burst, within_s=70)
+    scene.until_true(lambda: began() > 2 or min(counted()) >= burst, within_s=70)
     # the next refusal may write the rest of the minute's count; its own row may come even later
-    scene.replay(company, 429, "rate_limited", dry_run=True)
-    scene.until_true(lambda: _counted(scene, company) >= burst, within_s=PATIENCE_S)
-    counted = _counted(scene, company)
-    scene.seen.value(counted, burst + 1, "refusals")
-    assert burst <= counted <= burst + 1, (
-        f"{burst} refusals by the limit at once, and one a minute later, are {counted} in the counts of their rows"
-    )
-    scene.seen.count(burst)
+    refused(1)
+    scene.until_true(lambda: min(counted()) >= burst, within_s=PATIENCE_S)
+    for (request, code, _, scope), found in zip(asked, counted(), strict=True):
+        scene.seen.value(found, burst + 1, "refusals")
+        most = math.inf if scope == "all" else burst + 1  # others are refused there, too
+        assert burst <= found <= most, (
+            f"{request.label}: {burst} refusals by {code} at once, and one a minute later, are {found} in the counts of"
+            " their rows"
+        )
+        scene.seen.count(burst)
 
 
-def _counted(scene: Scene, company: str) -> int:
-    """How many refusals by the limit are on record."""
-    found = [r["metadata"] for r in _refusals(scene, company, "rate_limited")]
+def _counted(scene: Scene, scope: str, code: str, since: object) -> int:
+    """How many refusals with a code are on record under a scope since then."""
+    read = "select metadata from public.audit_logs where scope = %s and action = %s and created_at >= %s"
+    found = [row["metadata"] for row in scene.rows(read, scope, REFUSED, since) if says(row, code)]
     return sum(count(m.get("count")) for m in found if isinstance(m, dict))
 
 

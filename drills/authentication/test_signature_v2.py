@@ -228,21 +228,22 @@ TOLERATED = [
 
 @cases("drill/authentication", TOLERATED, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
 def test_v2_tolerance(case: Case, bench: Bench) -> None:
-    """A v2 signature within its 300 s is accepted; so is that of an event, or of a body beyond ASCII.
+    """A v2 signature within its 300 s is accepted, of an event and a read, too; so is that of a body beyond ASCII.
 
     Senders whose clocks differ by minutes are locked out.
     """
     bench.opens(bench.signed_v2(label="signed now"))
-    since = time.monotonic()
-    request = bench.signed_v2(age_s=case.value, label=f"signed {case.value} s ago")
-    answer = bench.http.send(request)
-    _in_time(bench, since, as_due=let_in(answer))
-    bench.accepted(request, answer)
     bench.accepted(bench.signed_v2(bench.body(error_type="\u20ac"), label="beyond ASCII"))
-    if current().takes_events:
-        event = bench.event().body
-        signature = sign_v2(bench.signer.secret, event, bench.clock.now())
-        bench.accepted(post("/events", event, (SIGNATURE, signature), label="an event"))
+    secret, said = bench.signer.secret, f"signed {case.value} s ago"
+    for path in (REPLAY, *["/events"] * current().takes_events, *read_paths()):
+        since, at = time.monotonic(), bench.clock.now() - case.value
+        request = signed_get(path, secret, at, f"a read, {said}")
+        if path in {REPLAY, "/events"}:
+            body = bench.body() if path == REPLAY else bench.event().body
+            request = signed_post_v2(path, body, secret, at, f"{path}, {said}")
+        answer = bench.http.send(request)
+        _in_time(bench, since, as_due=let_in(answer))
+        bench.accepted(request, answer)
 
 
 # --- GET /dlq-replay/{id} and /events/{id} -----------------------------------------------------------------------

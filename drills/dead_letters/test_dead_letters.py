@@ -35,7 +35,7 @@ select event_id, company_id, event_type, aggregate_key, payload, 'outbox' from p
 @drill("drill/dlq/replayed-item-is-resolved", after=DELIVERS, covers=("L04", "L01"))
 def test_replayed_item_is_resolved(scene: Scene) -> None:
     """A replayed item has its effect once, under its own event id, and its row is resolved; also at its last retry, and
-    where its event has a key and is dead in the outbox after its last attempt. The state of that event shows the
+    where its event has a long key and is dead in the outbox after its last attempt. The state of that event shows the
     effect, and the time at which the event was first written.
 
     An item that stays open after its replay is replayed again by the next operator.
@@ -43,9 +43,9 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     company = scene.company()
     event = new_id("event")
     scene.tenants.add_items(company, 1, event_id=event, retry_count=2, max_retries=3)
-    (dead,) = scene.write_outbox(company, 1, aggregate_key="k", dead_at=scene.value("select now()"))
+    (dead,) = scene.write_outbox(company, 1, aggregate_key=KEPT_KEY, dead_at=scene.value("select now()"))
     scene.rows(OF_A_DEAD_EVENT, dead)
-    scene.tenants.add_items(company, 1, event_id=dead, aggregate_key="k")
+    scene.tenants.add_items(company, 1, event_id=dead, aggregate_key=KEPT_KEY)
     has_states = "/events/{event_id}" not in current().lacking
     committed = has_states and scene.event_status(dead, company).get("committed_at")
     run = str(scene.run(company, max=2)["replay_run_id"])
@@ -66,8 +66,7 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
 
 @drill("drill/dlq/letter-is-kept", covers=("L09", "K12"))
 def test_letter_is_kept(scene: Scene) -> None:
-    """The outbox row of a replay has the item's event id, type, key and payload, unchanged, and is dated now. An item
-    is resolved with its effect, if its run ends while we look.
+    """The outbox row of a replay has the item's event id, type, key and payload, unchanged, and is dated now.
 
     A replay under a new id has a second effect; a payload that changed on the way is another event. The lag is judged
     by the date: with that of the item each replay pages somebody.
@@ -87,12 +86,6 @@ def test_letter_is_kept(scene: Scene) -> None:
     due["is_new"] = True  # its item is an hour old
     wrong = {k: row.get(k) for k, v in due.items() if row.get(k) != v}
     assert not wrong, f"the outbox row of the replay differs from its item in {wrong}"
-    if scene.claims("outbox"):
-        has_ended = scene.until_true(lambda: scene.one(query("run"), run)["status"] != "started", within_s=DUE_S)
-        ends = (scene.item(company)["status"], scene.effects([event]).get(event, 0))
-        assert not has_ended or ends == ("resolved", 1), (
-            f"when its run has ended, the item has (status, effects) {ends}"
-        )
     scene.seen.count(len(due))
 
 
@@ -114,7 +107,8 @@ def test_run_and_items_together(scene: Scene) -> None:
 
 @drill("drill/dlq/item-without-event-id", after=DELIVERS, covers=("L09", "L01"))
 def test_item_without_event_id(scene: Scene) -> None:
-    """Items of producers that give no event id are replayed: each gets an id of its own, one effect, and is resolved.
+    """Items of producers that give no event id, and no key, are replayed: each gets an id of its own, and no key, has
+    one effect, and is resolved.
 
     Many dead letters come from producers that know no event ids: they would never be replayed.
     """
@@ -131,6 +125,8 @@ def test_item_without_event_id(scene: Scene) -> None:
     assert len(events) == 3, f"{len(events)} of 3 items without event id were taken"
     assert None not in events, "an item without event id got an outbox row without one"
     assert len(set(events)) == 3, "items without event id share one"
+    keyed = scene.count("event_outbox", company, "replay_run_id = %s and aggregate_key is not null", run)
+    assert keyed == 0, f"{keyed} of 3 items without a key got one for their replay: they would wait for each other"
     scene.delivered([str(e) for e in events])
     scene.ended(run)
     states = {r["status"] for r in scene.items(company)}

@@ -178,7 +178,10 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
     hostile += [
         *(bench.signed(body, label) for label, body in bodies.items() if can_be_said(body)),
         bench.with_token("e30." + "A" * 400 + ".e30", label="a strange token"),
-        signed_get(f"{REPLAY}/not-a-uuid'", bench.signer.secret, bench.clock.now(), "a strange id"),
+        *(
+            signed_get(f"{REPLAY}/{strange}", bench.signer.secret, bench.clock.now(), f"a strange id, {strange}")
+            for strange in ("not-a-uuid'", "%00", "%C3%BC", "%FF")
+        ),
     ]
     if bench.target.admin_jwt:
         hostile.append(bench.with_token(bench.target.admin_jwt, label="an administrator, no such company"))

@@ -98,7 +98,8 @@ def test_payload_beside_named_items(case: Case, scene: Scene, tenant: str) -> No
 
 @drill("drill/idempotency/defaults-are-equal", severity=Severity.WARN, covers=("D17",))
 def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
-    """Leaving a field out and giving its default are the same payload.
+    """Leaving a field out and giving its default are the same payload, also where ids are named: then the default of
+    `max` is their number.
 
     Two versions of one client refuse each other's retries.
     """
@@ -107,6 +108,12 @@ def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
     whole: dict[str, Any] = {"max": current().limit("default_batch"), "dry_run": False, "force": False}
     again = scene.replay(tenant, label="defaults given", idempotency_key=key, **whole).json()
     assert again.get("duplicate") is True, "the request with its defaults spelt out is not taken for the same"
+    if "dlq_ids" not in current().lacking:
+        scene.reset_limit(tenant)
+        named: dict[str, Any] = {"dlq_ids": scene.add_items(tenant, 2), "idempotency_key": new_key()}
+        scene.replay(tenant, label="ids without max", **named)
+        again = scene.replay(tenant, label="their number as max", **named, max=2).json()
+        assert again.get("duplicate") is True, "with the number of its ids as max a request is not taken for the same"
 
 
 @drill("drill/idempotency/spelling-is-equal", severity=Severity.WARN, covers=("D17",))

@@ -12,7 +12,7 @@ from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.bench import Sources
 from drills.workbench.checks import SIGNED, TENANTS
 from drills.workbench.rate_limit import Limit
-from drills.workbench.scene import Scene, new_key
+from drills.workbench.scene import Scene, aside, new_key
 from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.http.client import HttpDoor, NoAnswer
@@ -29,6 +29,8 @@ on conflict (idempotency_key, company_id) do update set payload_hash = excluded.
 returning status <> 'failed' as is_there
 """
 """Waits for a run that is not committed yet, and holds it from that moment on."""
+HANG_UP_S = 1.5
+"""After which a caller hangs up; by then its request waits for a row."""
 ROUNDS = 3
 """A race is had several times: one round may end in the right order by luck."""
 
@@ -185,12 +187,10 @@ def _take_run(holder: Connection, company: str, key: str) -> bool:
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(limit: Limit, http: HttpDoor, tenant: str) -> None:
     """While a request runs, another with its key is refused at once with 409 `in_progress`, and nothing happens twice.
-    It counts against the rate limit, and is a duplicate when it comes again after the first, whose answer is stored
-    with its effect. Other tenants' requests with that key, other keys of the tenant and dry runs neither wait nor are
-    refused.
+    It counts against the rate limit, and is a duplicate when it comes again after the first. Other tenants' requests
+    with that key, other keys of the tenant and dry runs neither wait nor are refused.
 
-    Retries pile up behind a slow request and take every connection of the service; where it dies before its answer is
-    stored, nobody learns what was moved.
+    Retries pile up behind a slow request and take every connection of the service.
     """
     key = new_key()
     limit.add_items(tenant, 3)
@@ -213,8 +213,6 @@ def test_in_progress(limit: Limit, http: HttpDoor, tenant: str) -> None:
             limit.reset_limit(tenant)
             looks = pool.submit(http.send, dry) if limit.claims("dry-run") else other
             wait([looks], timeout=1 + limit.way_s)
-            is_held = _take_run(holder, tenant, key)
-            stored = not is_held or bool(wait([running], timeout=1 + limit.way_s).done) or not limit.prompt()
         first = running.result(timeout=20)
     limit.seen.expect(request, first, 200, control=True)
     assert other.result(timeout=20).code != "in_progress", "another key, while the first runs, is called in progress"
@@ -230,7 +228,56 @@ def test_in_progress(limit: Limit, http: HttpDoor, tenant: str) -> None:
     limit.reset_limit(tenant)
     limit.expect(again.labelled("the same key, after the first has ended"), 200)
     _one_effect(limit, tenant, key, 2)
+
+
+@drill("drill/idempotency/answer-stored-with-its-effect", severity=Severity.WARN, covers=("D10",))
+def test_answer_stored_with_its_effect(scene: Scene, tenant: str) -> None:
+    """The answer of a replay is stored with its effect: it is given while another transaction has its run.
+
+    Where the service dies between the two, nobody learns what was moved.
+    """
+    key = new_key()
+    scene.add_items(tenant, 3)
+    request = scene.replay_request(tenant, "a replay, held", idempotency_key=key, max=2)
+    with _held_budget(scene, tenant) as holder:
+        running = scene.in_background(request)
+        _waiter(scene, holder, running)
+        is_held = _take_run(holder, tenant, key)
+        scene.seen.require(is_held, "the run of a replay that has just committed could not be held")
+        stored = bool(wait([running], timeout=1 + scene.way_s).done)
+        scene.seen.require(stored or scene.prompt(), "nothing else was answered promptly either")
+    scene.seen.expect(request, running.result(timeout=20), 200, control=True)
     assert stored, "the replay has committed, and is not answered while its run is held: its answer is stored later"
+
+
+@pytest.mark.rewrites
+@drill("drill/idempotency/caller-hangs-up", severity=Severity.WARN, covers=("D10", "D11"))
+def test_caller_hangs_up(scene: Scene, http: HttpDoor, tenant: str) -> None:
+    """A replay whose caller hangs up while it runs is carried out or taken back as a whole: sent again, it is answered
+    with 200, and has had its effect once.
+
+    A caller that did not want to wait is told for ever that its key is in progress, or its items move twice.
+    """
+    key = new_key()
+    scene.add_items(tenant, 3)
+    request = scene.replay_request(tenant, "a replay, held", idempotency_key=key, max=2)
+    with _held_budget(scene, tenant) as holder:
+        running = aside(lambda: http.send(request, timeout_s=HANG_UP_S + scene.way_s))
+        _waiter(scene, holder, running)
+        hung_up = wait([running], timeout=20).done and isinstance(running.exception(), NoAnswer)
+    scene.seen.require(hung_up, "a held replay was answered before its caller could hang up")
+    again = request.labelled("sent again after its caller hung up")
+    answers: list[Answer] = []
+
+    def is_answered() -> bool:
+        scene.reset_limit(tenant)
+        answers.append(http.send(again))
+        return answers[-1].status == 200
+
+    scene.until_true(is_answered, within_s=PATIENCE_S)
+    scene.replay(scene.company("other"), label="another tenant's", control=True, max=1)
+    scene.seen.expect(again, answers[-1], 200)
+    _one_effect(scene, tenant, key, 2)
 
 
 @drill("drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, covers=("D10", "D11"))

@@ -15,6 +15,7 @@ from drills.recovery.breakage import (
 )
 from drills.workbench.database import SqlDoor
 from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import POISON
 from gates.evidence import Where
 
 TAKEN = ("in_flight", "processed")
@@ -101,22 +102,29 @@ def _reached(scene: Scene, company: str, fresh: list[str], states: tuple[str, ..
 
 @delivery_drill("drill/recovery/worker-killed-in-a-replay", covers=("L11", "K06"), where=Where.REFERENCE)
 def test_worker_killed_in_a_replay(scene: Scene) -> None:
-    """A replay whose workers are killed half-way goes on where it was: every item once, counts and budget exact.
+    """A replay whose workers are killed half-way goes on where it was: every item once, counts and budget exact. One
+    that was being stopped then ends as stopped.
 
     A run that is stuck half-way leaves its items `replaying` for ever.
     """
-    company = scene.company()
+    company, failing = scene.company(), scene.company("failing")
+    scene.add_items(failing, 5, payload=POISON)
+    scene.add_last(failing, '{"drill": {"delay_ms": 5000}}', 20)
     # some take long, so that whenever the kill comes an agent is at work
     delays_ms = (400 if number % 3 == 0 else 60 for number in range(20))
     rows = [{"payload": f'{{"drill": {{"delay_ms": {delay_ms}}}}}'} for delay_ms in delays_ms]
     scene.tenants.add_rows(company, rows)
     with processes(scene) as control:
+        stopped = str(scene.run(failing, max=25)["replay_run_id"])
+        stops = scene.until_true(lambda: scene.count("event_outbox", failing) < 25, within_s=TAKEN_S)
         run = str(scene.run(company, max=20)["replay_run_id"])
         half_way = scene.until_true(lambda: _half_way(scene, company, 20), within_s=5)
         kill_all(control, "worker")
     _rest_is_claimed(scene, company)
-    let_claims_run_out(scene, company)
-    row = scene.ended(run, within_s=15)
+    for one in (company, failing):
+        let_claims_run_out(scene, one)
+    row, end = (scene.ended(one, within_s=15) for one in (run, stopped))
+    assert end["status"] == "stopped", f"the run that was being stopped at the kill is {end['status']!r}"
     counts = (row["status"], row["success_count"], row["failure_count"])
     assert counts == ("completed", 20, 0), f"after the kill the run is {counts}"
     scene.charged(company, 20)
@@ -130,6 +138,7 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
         ends = [r["action"] for r in scene.audit(company, "dlq_replay_completed", "dlq_replay")]
         assert sorted(ends) == ["dlq_replay", "dlq_replay_completed"], f"the end of the run is audited as {ends}"
     scene.seen.require(half_way, "the replay was not seen half-way: its workers were killed before or after it")
+    scene.seen.require(stops, "no run was seen that is being stopped, and its workers were killed before")
     scene.seen.count(20)
 
 

@@ -94,25 +94,26 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
 @drill("drill/lifecycle/stop-refunds-the-rest", covers=("G03", "E10"))
 def test_stop_refunds_the_rest(scene: Scene) -> None:
     """When a run is stopped, and when the tenant's next one is, the budget is charged for the attempted items only,
-    once.
+    once, and keeps its limits.
 
     Without the refund the tenant is locked out; with a second one it can spend more than its budget.
     """
     row, company, *_ = _stopped_run(scene)
+    limits = scene.limits(company)
     rows = [row, _at_rest(scene, str(scene.run(company, max=BATCH)["replay_run_id"]))]
-    ends = [str(r["status"]) for r in rows]
-    scene.seen.require(ends == ["stopped"] * 2, f"the runs are {ends}")
+    scene.seen.require(all(r["status"] == "stopped" for r in rows), "a run that fails was not stopped")
     attempted = sum(r["success_count"] + r["failure_count"] for r in rows)
     scene.seen.value(list(scene.used(company)), [attempted + 7, attempted + 7], "items")
     scene.charged(company, attempted + 7, "the ledger, with the 7 used before")
+    assert scene.limits(company) == limits, f"a stop changed the limits {limits} to {scene.limits(company)}"
     scene.seen.count(2)
 
 
 @pytest.mark.waits(2)
 @drill("drill/lifecycle/stop-after-midnight-refunds-the-month", covers=("G03", "G05", "E10"))
 def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
-    """A run that began yesterday and is stopped today refunds the month for its unattempted items, and does not change
-    what others used today.
+    """A run that began yesterday and is stopped today refunds the month for its unattempted items. One that is stopped
+    in the next month changes neither what others used on that day nor what they used in that month.
 
     A tenant that replays around midnight pays for unattempted items until the month ends, or gets its budget twice.
     """
@@ -127,21 +128,20 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
         f"date_trunc('month', ({yesterday}) at time zone 'UTC') = date_trunc('month', now() at time zone 'UTC')"
     )
     scene.rows(f"update public.replay_runs set requested_at = {yesterday} where id = %s and {same_month}", run)
-    # a run of today with a budget row of tomorrow, which has usage of its own
-    tomorrow = "day = (now() at time zone 'UTC')::date + 1"
-    scene.rows(f"update public.replay_budgets set {tomorrow}, daily_used = 7 where company_id = %s", other)
+    # a run of today with a budget row of next month's first day, which has usage of its own
+    at = "(date_trunc('month', now() at time zone 'UTC') + interval '1 month')::date"
+    moved = f"set day = {at}, month = {at}, daily_used = 7, monthly_used = 7"
+    scene.rows(f"update public.replay_budgets {moved} where company_id = %s", other)
     for one in (ahead, run):
         row = _at_rest(scene, one)
         scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
-    used = scene.used(company)[1]
-    due = row["success_count"] + row["failure_count"] + 7
+    used, due = scene.used(company)[1], row["success_count"] + row["failure_count"] + 7
     scene.seen.value(used, due, "items")
     assert used == due, f"the ledger says {used} for the month; due: {due}, what was attempted and 7 before"
-    kept = f"select daily_used from public.replay_budgets where company_id = %s and {tomorrow}"
-    left = scene.rows(kept, other)  # none if the deployment has reset the row to its own day
-    assert not left or left[0]["daily_used"] >= 7, (
-        f"the ledger says {left[0]['daily_used']} for the day after the run's; 7 were used on that day"
-    )
+    kept = "select daily_used, monthly_used from public.replay_budgets where company_id = %s"
+    for row in scene.rows(f"{kept} and day = {at} and month = {at}", other):  # none if it was set to the present day
+        later = (row["daily_used"], row["monthly_used"])
+        assert min(later) >= 7, f"the ledger says {later} for the day and month after the run's; 7 were used in each"
     scene.seen.count(3)
 
 

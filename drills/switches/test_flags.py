@@ -331,7 +331,8 @@ def test_change_seen_by_every_instance(scene: Scene) -> None:
 
 @drill("drill/flags/signing-v2-required", covers=("H01",), where=Where.DISRUPTIVE, phase="last")
 def test_signing_v2_required(scene: Scene) -> None:
-    """With the global flag `security.signing_v2_required` on, v1 signatures are refused and v2 ones accepted.
+    """With the global flag `security.signing_v2_required` on, v1 signatures are refused and v2 ones accepted: of a dry
+    run, a real and a forced replay, and an event.
 
     Without it, signatures that never expire stay valid for ever.
     """
@@ -344,6 +345,8 @@ def test_signing_v2_required(scene: Scene) -> None:
         scene.expect(v1, 200, control=True)
     with nullcontext() if found_on else scene.lent(LiveRow(V2_FLAG), enabled=True, rollout_percentage=100):
         scene.expect(v1, 401)
+        for fields in ({}, scene.known(max=1, force=True, dlq_ids=scene.add_items(company, 1), error_type="timeout")):
+            scene.expect(scene.signer.v1(REPLAY, encode_body(replay_fields(company, **fields)), f"v1 {fields}"), 401)
         scene.expect(v2, 200, control=True)
         if current().takes_events:
             scene.expect(event_v1, 401)

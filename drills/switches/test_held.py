@@ -24,8 +24,8 @@ STALE_S = 2.5
 """How old the numbers of /metrics may be."""
 ASLEEP_S = 0.3
 """So long after an event's effect the relay's looks for that event are over."""
-HELD = 2500
-"""More rows than a relay looks at in one go."""
+HELD, HELD_TENANTS = 2500, 30
+"""More rows, and of more tenants, than a relay looks at in one go."""
 
 
 @drill("drill/held/switched-off-is-not-delivered", covers=("H01", "K18"))
@@ -80,19 +80,24 @@ def test_delivered_when_on_again(scene: Scene) -> None:
 
 @drill("drill/held/others-do-not-wait", covers=("K11",))
 def test_others_do_not_wait(scene: Scene) -> None:
-    """Thousands of old held rows, of a paused tenant and of one that is switched off, hold up no other tenant, whatever
-    its key is.
+    """Thousands of old held rows, of a paused tenant and of one that is switched off, and a row each of thirty more,
+    hold up no other tenant, whatever its key is.
 
-    A relay that reads the oldest rows first, held or not, reads the same ones for ever.
+    A relay that reads the oldest rows first, or those of the tenants that wait longest, reads the same ones for ever.
     """
+    many = [scene.company("crowd") for _ in range(HELD_TENANTS)]
+    with scene.db.at_once():
+        for one in many:
+            scene.pause(one)
     other, off = scene.company(), _switched_off(scene)
-    scene.rows(
-        "insert into public.event_outbox (event_id, company_id, event_type, aggregate_key, payload, inserted_at)"
-        " select gen_random_uuid(), c, 'drill.plain', 'k', '{}', now() - interval '1 day'"
-        " from unnest(%s::uuid[]) as c, generate_series(1, %s)",
-        off,
-        HELD,
-    )
+    for companies, count in ((many, 1), (off, HELD)):
+        scene.rows(
+            "insert into public.event_outbox (event_id, company_id, event_type, aggregate_key, payload, inserted_at)"
+            " select gen_random_uuid(), c, 'drill.plain', 'k', '{}', now() - interval '1 day'"
+            " from unnest(%s::uuid[]) as c, generate_series(1, %s)",
+            companies,
+            count,
+        )
     events = [str(scene.emit(other, key=str(uuid.uuid4()))["event_id"]) for _ in range(3)]
     with scene.db.at_once():  # so many keys that one shares whatever a relay divides them into
         for _ in range(64):

@@ -213,7 +213,8 @@ def test_held_events_follow_in_order(scene: Scene) -> None:
 @drill("drill/pause/stops-a-running-replay", needs=("database", "drill-agent"), after=DELIVERS, covers=("E03", "E04"))
 def test_stops_a_running_replay(scene: Scene) -> None:
     """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, even after two
-    days, all is done. Meanwhile the run is read as ever.
+    days, all is done. Meanwhile the run is read as ever. Where what is in flight fails, the run is stopped, and the
+    rest is refunded.
 
     A pause that is read only at the start does not stop the replay that does harm.
     """
@@ -221,11 +222,14 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     delay_ms = round(150 + 3000 * scene.trip_s)  # of each ten: from afar the pause comes later
     company = scene.company("a", items=30, payload=json.dumps({"drill": {"delay_ms": delay_ms}}))
     other = scene.company("b", items=2)
+    failing = scene.company("c", items=30, payload=json.dumps({"drill": {"fail_times": -1, "delay_ms": 1000}}))
+    stopped = str(scene.run(failing, max=30)["replay_run_id"])
     run = str(scene.run(company, max=30)["replay_run_id"])
     done = "select count(*) as items from public.event_outbox where replay_run_id = %s and processed_at is not null"
     scene.until(lambda: scene.number(done, run) >= 1, "the first item of the run")
     with scene.db.at_once() as commit:
         scene.pause(company)
+        scene.pause(failing)
         commit()  # which may wait for a standby: until it is done nobody can know of the pause
         counted = scene.db.execute(done.encode(), (run,))
     at_pause = int(str((counted.fetchone() or {}).get("items", 30)))
@@ -260,7 +264,16 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.pause(company, on=False)
     row = scene.ended(run, within_s=12 + 0.03 * delay_ms)  # a worker may take the items one after another
     assert (row["success_count"], row["failure_count"]) == (30, 0), f"after the pause the run counts {row}"
+    _is_stopped(scene, failing, stopped)
     scene.seen.count(30)
+
+
+def _is_stopped(scene: Scene, company: str, run: str) -> None:
+    """The claim: a run whose items failed in a pause is stopped, and its tenant charged for what was attempted."""
+    scene.pause(company, on=False)
+    end = scene.ended(run)
+    assert end["status"] == "stopped", f"a run whose items all failed, some in a pause, is {end['status']!r}"
+    scene.charged(company, end["success_count"] + end["failure_count"], "a run that was stopped in a pause")
 
 
 def _is_read(scene: Scene, run: str, company: str) -> None:

@@ -255,7 +255,7 @@ def test_two_tokens(case: Case, bench: Bench) -> None:
 
 @drill("drill/tokens/scheme-spelling", covers=("B24",))
 def test_scheme_spelling(bench: Bench) -> None:
-    """However the scheme is spelt, a forged token is refused and nothing breaks.
+    """However the scheme is spelt, a forged token is refused and nothing breaks; nor does a letter beyond ASCII.
 
     `bearer` or two spaces lead around the check. A valid token may be accepted or refused in such a spelling.
     """
@@ -267,6 +267,7 @@ def test_scheme_spelling(bench: Bench) -> None:
         bench.shut(post("/dlq-replay", bench.body(), ("Authorization", scheme + forged), label=f"{scheme!r} forged"))
         valid = post("/dlq-replay", bench.body(), ("Authorization", scheme + good), label=f"{scheme!r} valid")
         bench.refused(valid, (400, 401, 403, plain.status))
+    bench.refused(bench.with_token("t\u00f6ken", label="a token with a letter beyond ASCII"), (400, 401))
 
 
 @drill("drill/tokens/other-scheme", severity=Severity.WARN, covers=("B24",))

@@ -195,6 +195,11 @@ class TenantData(Database):
         row = self.one("select daily_used, monthly_used from public.replay_budgets where company_id = %s", company)
         return int(row.get("daily_used", 0)), int(row.get("monthly_used", 0))
 
+    def limits(self, company: str) -> tuple[int, int]:
+        """The daily and monthly limit of a tenant that has a budget row."""
+        row = self.one("select daily_limit, monthly_limit from public.replay_budgets where company_id = %s", company)
+        return int(row["daily_limit"]), int(row["monthly_limit"])
+
     def charged(self, company: str, items: int, by: str = "") -> None:
         """The claim: this many items were charged to a tenant's budget, if the deployment has budgets."""
         if self.claims("budgets"):
@@ -313,6 +318,11 @@ class TenantData(Database):
     def effects(self, events: Sequence[str]) -> dict[str, int]:
         """How many effects (completed agent tasks) each event has; events without one are absent."""
         return {str(r["event"]): int(r["n"]) for r in self.rows(query("effects"), list(events))}
+
+    def give_up(self, company: str) -> None:
+        """Mark the outbox rows of a tenant as dead."""
+        unclaimed = ", claimed_until = null" * current().has("event_outbox", "claimed_until")
+        self.rows(f"update public.event_outbox set dead_at = now(){unclaimed} where company_id = %s", company)
 
     def outbox(self, company: str) -> list[dict[str, Any]]:
         """The outbox rows of a tenant by id, each with `state`: pending, in_flight, processed or dead."""
