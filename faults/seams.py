@@ -33,6 +33,9 @@ from replay_service.worker.settings import WorkerSettings
 KEYS = "drill/idempotency"
 V2_REQUIRED = "security.signing_v2_required"
 SHORT_S = 30.0
+HELD_S = 11.0
+"""How long a transaction is left open that nobody needs: longer than a drill waits for it."""
+OPEN = "SELECT 1 FROM pg_stat_activity WHERE usename = 'replay_service' AND xact_start < now() - interval '1 second'"
 LIMITS = "SELECT daily_limit, monthly_limit FROM replay_budgets WHERE company_id = %s"
 LATER = "month = (month + interval '1 month')::date"
 NEXT_MONTH = f"UPDATE replay_budgets SET {LATER}, monthly_used = 7 WHERE company_id = %s"
@@ -145,7 +148,7 @@ def _cancelling(app: App) -> App:
 
 
 @service(
-    "Where a caller hangs up, its request is cancelled and its transaction left open: its key stays in progress.",
+    "Where a caller hangs up, its request is cancelled and its transaction left open: its key is in progress.",
     lambda p: _is_stuck(p),
     (f"{KEYS}/caller-hangs-up",),
     names=("in_progress",),
@@ -159,7 +162,7 @@ def callers_that_hang_up_keep_the_key(settings: Settings) -> Parts:
             try:
                 yield
             except asyncio.CancelledError:
-                await asyncio.sleep(3600)
+                await asyncio.sleep(HELD_S)
                 raise
 
     return dataclasses.replace(release, wrap=_cancelling, transaction=left_open)
@@ -175,14 +178,21 @@ def _is_stuck(probe: Probe) -> bool:
             headers = {"Content-Type": "application/json", "X-Transbot-Signature": probe.sign(body)}
             caller.post(f"{probe.base_url}/dlq-replay", content=body, headers=headers)
         holder.rollback()
-        return not probe.within(2.0, lambda: probe.send(body).status_code != 409)
+
+        def is_answered() -> bool:
+            probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
+            return probe.send(body).status_code == 200
+
+        is_stuck = not probe.within(2.0, is_answered)
+        probe.within(2 * HELD_S, lambda: not probe.rows(OPEN))
+        return is_stuck
 
 
 # --- refusals on record -------------------------------------------------------------------------------------------
 
 
 class _Deaf(RefusalLog):
-    """A log that writes no refusal of signed requests by their rights, or counts none of a minute."""
+    """A log that writes no refusal of signed requests by their rights, or counts none of tokens."""
 
     def __init__(self, release: Parts, *, signed: bool) -> None:
         super().__init__(release.database)
@@ -193,7 +203,7 @@ class _Deaf(RefusalLog):
             await super().note(conn, note)
 
     def _count(self, note: RefusalNote) -> None:
-        if self._signed or note.code != "forbidden":
+        if self._signed or note.code != "forbidden" or note.scope == "all":
             super()._count(note)
 
 
@@ -349,8 +359,8 @@ def _old_event(probe: Probe) -> int:
 @service(
     "An empty `event_id` counts as none: each time that the event is sent it is another one.",
     lambda p: p.event(str(uuid.uuid4()), event_id="").status_code == 403,
-    ("drill/outbox/refused-leaves-nothing",),
-    names=("event_id",),
+    ("drill/safety-rails/event-id-no-uuid",),
+    names=("an empty id",),
 )
 @around("read_event")
 def empty_event_ids_are_none(release: Parts, raw: bytes) -> EventRequest:
@@ -372,7 +382,7 @@ def items_without_a_key_share_one(settings: Settings) -> Parts:
     "The lag counts dead events, too: where one was given up, it never falls again.",
     runs("faults.seams:the_dead_are_lag"),
     ("drill/observability/waiting-events-show",),
-    names=("dead",),
+    names=("outbox_lag_seconds",),
 )
 def the_dead_are_lag(settings: Settings) -> Parts:
     return altered(settings, "count_outbox", ("processed_at IS NULL AND dead_at IS NULL", "processed_at IS NULL"))

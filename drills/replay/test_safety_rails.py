@@ -301,7 +301,7 @@ def test_boundary(case: Case, bench: Bench) -> None:
 EVENT_FAULTS: list[Case] = [
     Case("event-without-company", "An event without a company is refused.", {"company_id": None}),
     Case("event-without-type", "An event without a type is refused.", {"event_type": None}),
-    Case("event-id-no-uuid", "An event whose id is no UUID is refused.", {"event_id": "x"}),
+    Case("event-id-no-uuid", "An event whose id is no UUID, or empty, is refused.", {"event_id": "x"}),
 ]
 
 
@@ -322,6 +322,7 @@ def test_event(case: Case, bench: Bench) -> None:
     request = bench.signer.post("/events", encode_body(bad), case.name)
     if case.name in ODD_IDS:
         bench.unnamed(request)
+        bench.unnamed(bench.signer.post("/events", encode_body({**fields, "event_id": ""}), "an empty id"))
     else:
         bench.refused(request, 400, "invalid_request")
 
