@@ -99,7 +99,7 @@ def order(url: str, plan: RolloutPlan = PLAN) -> Order:
 def places(ground: Ground, act: Callable[[str], Action], blow: Blow = Blow.NONE) -> list[int]:
     """The numbers of the act's statements at which the blow tells something, counted on an intact network.
 
-    Within a transaction, what a blow after a statement leaves is what one before the next leaves: it strikes at the ends.
+    Within a transaction, a blow after a statement leaves what one before the next leaves: it strikes at the end.
     """
     unharmed = Strike()
     with through(ground.url, unharmed) as url:
@@ -157,7 +157,7 @@ def test_a_promotion_says_what_is_so_whatever_statement_the_network_fails_at(
 def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
     blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
-    """All three parts are done and read back. The blows take turns: what one leaves, the other leaves a statement on."""
+    """All three parts are done and read back. The blows take turns: what one leaves, the other leaves a step later."""
     reset(ground.database)
     all_places = places(ground, lambda url: emergency(url, order(ground.url), time.monotonic, print))
 
