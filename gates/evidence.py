@@ -11,6 +11,7 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, TypeVar
 
 from gates.text import foreign
@@ -199,24 +200,30 @@ _TYPED: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": int | f
 
 def members_of(one: object) -> dict[str, Any]:
     """The fields of a dataclass, in their order."""
-    return {f.name: getattr(one, f.name) for f in fields(one)}  # type: ignore[arg-type]  # of dataclasses alone
+    return {name: getattr(one, name) for name in _members(type(one))}  # type: ignore[arg-type]  # a class has a hash
 
 
 def typed(one: D) -> D:
     """Return the object. Raise TypeError if a text, a number or a tuple of them does not have its field's type."""
-    for member in fields(one):  # type: ignore[arg-type]  # of dataclasses alone
-        value, kind = getattr(one, member.name), str(member.type).removesuffix(" | None")
+    for name, stated in _members(type(one)).items():  # type: ignore[arg-type]  # a class has a hash
+        value, kind = getattr(one, name), stated.removesuffix(" | None")
         inner = kind.removeprefix("tuple[").removesuffix(", ...]")
         wanted = _TYPED.get(inner)
-        if wanted is None or (value is None and kind != member.type):
+        if wanted is None or (value is None and kind != stated):
             continue
         if (inner != kind) is not isinstance(value, tuple):
-            raise TypeError(f"{member.name} is no {member.type}")
+            raise TypeError(f"{name} is no {stated}")
         for part in value if inner != kind else (value,):
             odd = isinstance(part, bool) is not (wanted is bool) or not isinstance(part, wanted)
             if odd or (isinstance(part, int | float) and not abs(part) <= MOST_NUMBER):
-                raise TypeError(f"{member.name} is {foreign.text(part, 80)}; it is no {inner}")
+                raise TypeError(f"{name} is {foreign.text(part, 80)}; it is no {inner}")
     return one
+
+
+@cache
+def _members(kind: Any) -> dict[str, str]:
+    """The fields of a dataclass, in their order, with their types as written."""
+    return {field.name: str(field.type) for field in fields(kind)}
 
 
 def stamp(at: dt.datetime) -> str:

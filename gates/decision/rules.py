@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from gates.contract.scope import WHOLE, Scope
@@ -197,9 +198,9 @@ class Policy:
     @property
     def proof_parts(self) -> dict[str, str]:
         """A digest for each check, by its id, and one for all rules; they show where two policies differ."""
-        lean = replace(self, scope=replace(self.scope, objects=()))
+        lean = replace(self, catalogue=(), scope=replace(self.scope, objects=()))
         rules = {k: v for k, v in lean.to_json().items() if k not in {*RUN_ONLY, "catalogue"}}
-        return {RULES: _digest(rules)} | {s.id: _digest(_lean(s))[:PART_LENGTH] for s in self.catalogue}
+        return {RULES: _digest(rules)} | {s.id: _part(s) for s in self.catalogue}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
@@ -233,6 +234,12 @@ def _digest(value: JsonValue) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+@lru_cache(maxsize=2048)
+def _part(spec: CheckSpec) -> str:
+    return _digest(_lean(spec))[:PART_LENGTH]
+
+
+@lru_cache(maxsize=2048)  # the policy of a run is written and cited several times
 def _lean(spec: CheckSpec) -> dict[str, JsonValue]:
     return {k: v for k, v in spec.to_json().items() if k not in PROSE and v not in ("", [], False)}
 
