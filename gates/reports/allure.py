@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import attr
+from allure_commons.logger import AllureFileLogger
 from allure_commons.model2 import Attachment, Label, Parameter, Status, StatusDetails, TestResult
 
 from gates import disk
@@ -45,14 +45,14 @@ def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, st
     for pattern in OLD:
         for old in results.glob(pattern):
             old.unlink()
+    logger = AllureFileLogger(results)
     for row in rows:
         result = result_of(row)
         if row.witness is not None:
             name = f"{uuid.uuid4()}-attachment.json"
-            disk.write(results / name, document(json.dumps(row.witness, ensure_ascii=False, indent=1)))
+            logger.report_attached_data(document(json.dumps(row.witness, ensure_ascii=False, indent=1)), name)
             result.attachments.append(Attachment(name="witness", source=name, type="application/json"))
-        members = attr.asdict(result, filter=lambda _, value: value or value is False)
-        disk.write(results / f"{result.uuid}-result.json", json.dumps(members, ensure_ascii=False))
+        logger.report_result(result)
     properties = "".join(f"{name}={_property(value)}\n" for name, value in environment.items())
     disk.write(results / "environment.properties", properties)
     disk.write(results / "categories.json", json.dumps(CATEGORIES, indent=1) + "\n")

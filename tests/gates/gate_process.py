@@ -19,7 +19,7 @@ from tests.sources import ROOT
 MOST_S = 120.0
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(  # pytest: each child imports the program that its parent runs
-    ["pytest", __name__, "gates.reports.allure", *{command.module for command in COMMANDS.values()}]
+    ["pytest", __name__, *{command.module for command in COMMANDS.values()}]
 )
 
 
