@@ -58,6 +58,9 @@ class Fork:
         self._status = open(status, "rb", buffering=0)  # noqa: SIM115  -- closed by `wait`
         self._code: int | None = None
         self.pid = self._next()
+        if self.pid < 0:
+            self._status.close()
+            raise ConnectionResetError("the process that forks was killed")
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
@@ -95,15 +98,18 @@ class ForkServer:
         self._lock = threading.Lock()
 
     def can(self, command: Sequence[str], environ: Mapping[str, str]) -> bool:
-        return self._kind == (tuple(command[:3]), environ.get("PYTHONPATH", "")) and self._process.poll() is None
+        return self._kind == (tuple(command[:3]), environ.get("PYTHONPATH", ""))
 
     def start(self, words: Sequence[str], cwd: str, environ: Mapping[str, str], log: int, fds: Sequence[int]) -> Fork:
-        """Start it with these words behind `python -m`. Raise OSError if the process is gone."""
+        """Start it with these words behind `python -m`. Raise ConnectionError if the process is gone."""
         message = {"words": [*words], "cwd": cwd, "environ": dict(environ), "fds": [*fds]}
         status, told = os.pipe()
         try:
             with self._lock:
                 socket.send_fds(self._asking, [json.dumps(message).encode()], [log, told, *fds])
+        except OSError:
+            os.close(status)
+            raise
         finally:
             os.close(told)
         return Fork(status)

@@ -12,6 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def _start(program: Program, forks: ForkServer | None) -> StartedProgram:
     log = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         if forks and forks.can(program.command, program.environ):
-            return forks.start(program.command[2:], str(program.cwd), program.environ, log, program.fds)
+            with suppress(ConnectionError):  # somebody killed it
+                return forks.start(program.command[2:], str(program.cwd), program.environ, log, program.fds)
         return subprocess.Popen(
             launcher,
             cwd=program.cwd,
