@@ -33,7 +33,7 @@ from replay_service.worker.settings import WorkerSettings
 KEYS = "drill/idempotency"
 V2_REQUIRED = "security.signing_v2_required"
 SHORT_S = 30.0
-HELD_S = 11.0
+HELD_S = 15.0
 """How long a transaction is left open that nobody needs: longer than a drill waits for it."""
 OPEN = "SELECT 1 FROM pg_stat_activity WHERE usename = 'replay_service' AND xact_start < now() - interval '1 second'"
 LIMITS = "SELECT daily_limit, monthly_limit FROM replay_budgets WHERE company_id = %s"
