@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,27 +94,18 @@ def pytest_configure(config: pytest.Config) -> None:
             " PYTHONOPTIMIZE out"
         )
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
+    current_target.cache_clear()
     learn(gates_config.process_environment())  # before the checks are imported: they draw ids then
     told(gates_config.process_environment())
 
 
+@cache
 def current_target() -> Target:
-    """The deployment under test, for hooks, which have no fixtures."""
-    return _target()
-
-
-def _target() -> Target:
+    """The deployment under test. Each check asks several times, and the environment stays while checks run."""
     try:
-        environ = gates_config.process_environment()
-        return _target_of(tuple((n, text) for n, text in environ.items() if not n.startswith("PYTEST_")))
+        target = gates_config.load_target(gates_config.process_environment())
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-@lru_cache(maxsize=1)
-def _target_of(environ: tuple[tuple[str, str], ...]) -> Target:
-    """Cached: each check asks several times, and the environment does not change."""
-    target = gates_config.load_target(dict(environ))
     hide_where_cut(hidden(target))
     return target
 
@@ -122,7 +113,7 @@ def _target_of(environ: tuple[tuple[str, str], ...]) -> Target:
 @pytest.fixture(scope="session")
 def target(request: pytest.FixtureRequest) -> Target:
     """The deployment under test, from the environment. A check that needs a refused credential is blocked."""
-    found = _target()
+    found = current_target()
     why = unfit(found, time.time()) if found.admin_jwt else ""
     refused: dict[str, Exception] = (
         {"admin_jwt": Unmet(f"ADMIN_JWT {why}. Set it to a valid admin token")} if why else {}
@@ -142,7 +133,7 @@ def run_id(request: pytest.FixtureRequest) -> str:
 def seen(request: pytest.FixtureRequest) -> Observer:
     """What this check sees."""
     own_standstill()  # watches from here on
-    observer = Observer(_target())
+    observer = Observer(current_target())
     request.node.stash[OBSERVER] = observer
     return observer
 
@@ -191,7 +182,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     listing = config.getoption("--catalogue")
     if listing:
         _write_catalogue(Path(listing), [s for s in map(spec_of, items) if s is not None])
-    kind = _target().kind
+    kind = current_target().kind
     file = config.getoption("--left-out")
     left_out = set(Path(file).read_text(encoding="utf-8").split()) if file else set()
     kept: list[pytest.Item] = []
@@ -242,8 +233,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for prerequisite in spec.after:
             if progress.failed(prerequisite):
                 raise Blocked(prerequisite)
-    found(_target().database_url)
-    if missing := _missing(spec, _target()):
+    found(current_target().database_url)
+    if missing := _missing(spec, current_target()):
         raise missing
     for capability in CAPABILITIES:
         claimed = capability not in spec.needs or _claimed(item.config, progress, capability)
@@ -268,7 +259,7 @@ def _claimed(config: pytest.Config, progress: EvidenceFile | None, capability: s
     if seen is not None:
         return seen
     if CLAIMS not in config.stash:
-        config.stash[CLAIMS] = claims(_target())
+        config.stash[CLAIMS] = claims(current_target())
     return config.stash[CLAIMS].get(capability, True)
 
 
@@ -300,7 +291,7 @@ def pytest_runtest_makereport(
     elif call.when == "call":
         if isinstance(error, Breach) and observer is not None:
             observer.details["symptom"] = error.symptom
-        judged = excused(*judge(error, observer), spec, _target().database_url)
+        judged = excused(*judge(error, observer), spec, current_target().database_url)
         item.stash[RESULT] = Result(*judged, *_when(call), by, isinstance(error, Busy))
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
@@ -354,7 +345,7 @@ def _write(item: pytest.Item, spec: CheckSpec, observer: Observer | None) -> Non
     if not path or result.message.startswith("skipped: not applicable"):
         return
     if observer is None:
-        observer = Observer(_target())
+        observer = Observer(current_target())
     one = observer.evidence_of(
         spec, result.outcome, result.message, result.started_at, result.duration_ms, blocked_by=result.blocked_by
     )

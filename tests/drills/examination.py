@@ -18,7 +18,7 @@ from _pytest.config import _prepareconfig
 from drills.residue.conftest import FOUND
 from drills.workbench.journal import JOURNAL
 from drills.workbench.scene import Scene
-from gates.checks.recorder import CLAIMS, PROGRESS, RESULT, spec_of
+from gates.checks.recorder import CLAIMS, PROGRESS, RESULT, current_target, spec_of
 from gates.config import process_environment
 from gates.deployment.dialect.current import NAMES, learn
 from gates.deployment.sql.database import told
@@ -94,6 +94,7 @@ class Kept:
                 del config.stash[key]
         config.stash[JOURNAL].forget()
         with environment(variables):
+            current_target.cache_clear()
             learn(process_environment())
             told(process_environment())
             Scene.trip_s = 0.0
