@@ -96,7 +96,7 @@ def test_every_value_can_be_written_down(value: Any) -> None:
     assert len(line.encode()) < 10_000_000
     assert [dump_line(read) for read in parse(line.encode())] == [line]
     assert one.outcome is Outcome.FAIL
-    assert time.thread_time() - began < 5
+    assert time.thread_time() - began < 30  # far more than it takes; what grows with the square takes minutes
 
 
 @settings(max_examples=150, deadline=None)
