@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
@@ -39,7 +40,8 @@ OPEN = "SELECT 1 FROM pg_stat_activity WHERE usename = 'replay_service' AND xact
 LIMITS = "SELECT daily_limit, monthly_limit FROM replay_budgets WHERE company_id = %s"
 LATER = "month = (month + interval '1 month')::date"
 NEXT_MONTH = f"UPDATE replay_budgets SET {LATER}, monthly_used = 7 WHERE company_id = %s"
-_HUNG_UP = set[asyncio.Task[None]]()
+HUNG_UP: ContextVar[asyncio.Event | None] = ContextVar("HUNG_UP", default=None)
+"""Is set once the caller of this task's request is gone."""
 
 
 # --- a budget after a stop ----------------------------------------------------------------------------------------
@@ -117,14 +119,15 @@ def twenty_tenants_are_looked_at(settings: WorkerSettings) -> WorkerParts:
 # --- a caller that does not wait ----------------------------------------------------------------------------------
 
 
-def _cancelling(app: App) -> App:
-    """The application, which cancels the work of a request whose caller hangs up."""
+def _listening(app: App) -> App:
+    """The application, whose requests can ask HUNG_UP whether their caller is still there."""
 
-    async def cancelled(scope: Any, receive: Any, send: Any) -> None:
+    async def listened(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         messages, gone = asyncio.Queue[Any](), asyncio.Event()
+        HUNG_UP.set(gone)
 
         async def listen() -> None:
             while not gone.is_set():
@@ -133,22 +136,17 @@ def _cancelling(app: App) -> App:
                 if message["type"] == "http.disconnect":
                     gone.set()
 
-        work = asyncio.ensure_future(app(scope, messages.get, send))
-        listening, ended = asyncio.create_task(listen()), asyncio.create_task(gone.wait())
-        await asyncio.wait((work, ended), return_when=asyncio.FIRST_COMPLETED)
-        for one in (listening, ended):
-            one.cancel()
-        if work.done():
-            await work
-            return
-        work.cancel()
-        _HUNG_UP.add(work)
+        listening = asyncio.create_task(listen())
+        try:
+            await app(scope, messages.get, send)
+        finally:
+            listening.cancel()
 
-    return cancelled
+    return listened
 
 
 @service(
-    "Where a caller hangs up, its request is cancelled and its transaction left open: its key is in progress.",
+    "Where a caller has hung up, the transaction of its request is left open: its key stays in progress.",
     lambda p: _is_stuck(p),
     (f"{KEYS}/caller-hangs-up",),
     names=("in_progress",),
@@ -159,13 +157,13 @@ def callers_that_hang_up_keep_the_key(settings: Settings) -> Parts:
     @asynccontextmanager
     async def left_open(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
         async with release.transaction(conn, keep=keep):
-            try:
-                yield
-            except asyncio.CancelledError:
+            yield
+            gone = HUNG_UP.get()
+            if gone is not None and gone.is_set():
                 await asyncio.sleep(HELD_S)
-                raise
+                raise psycopg.Rollback
 
-    return dataclasses.replace(release, wrap=_cancelling, transaction=left_open)
+    return dataclasses.replace(release, wrap=_listening, transaction=left_open)
 
 
 def _is_stuck(probe: Probe) -> bool:

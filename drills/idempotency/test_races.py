@@ -29,8 +29,9 @@ on conflict (idempotency_key, company_id) do update set payload_hash = excluded.
 returning status <> 'failed' as is_there
 """
 """Waits for a run that is not committed yet, and holds it from that moment on."""
-HANG_UP_S = 1.5
-"""After which a caller hangs up; by then its request waits for a row."""
+WAITS = "select coalesce(min(pid), 0) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+HANG_UP_S, NOTICED_S = 1.5, 2.0
+"""After which a caller hangs up, when its request waits for a row, and how long the service is given to notice."""
 ROUNDS = 3
 """A race is had several times: one round may end in the right order by luck."""
 
@@ -156,12 +157,11 @@ def _held_budget(scene: Scene, company: str) -> Iterator[Connection]:
 
 def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
     """The pid of the backend that waits for the holder's row; unknown where the request does not wait."""
-    waits = "select pid from pg_stat_activity where %s = any(pg_blocking_pids(pid)) limit 1"
     pid, found = backend_of(holder), 0
 
     def probe() -> bool:
         nonlocal found
-        found = scene.number(waits, pid)
+        found = scene.number(WAITS, pid)
         return found > 0 or running.done()
 
     scene.until_true(probe, within_s=PATIENCE_S)
@@ -250,6 +250,7 @@ def test_answer_stored_with_its_effect(scene: Scene, tenant: str) -> None:
     assert stored, "the replay has committed, and is not answered while its run is held: its answer is stored later"
 
 
+@pytest.mark.waits(3)
 @pytest.mark.rewrites
 @drill("drill/idempotency/caller-hangs-up", severity=Severity.WARN, covers=("D10", "D11"))
 def test_caller_hangs_up(scene: Scene, http: HttpDoor, tenant: str) -> None:
@@ -265,6 +266,8 @@ def test_caller_hangs_up(scene: Scene, http: HttpDoor, tenant: str) -> None:
         running = aside(lambda: http.send(request, timeout_s=HANG_UP_S + scene.way_s))
         _waiter(scene, holder, running)
         hung_up = wait([running], timeout=20).done and isinstance(running.exception(), NoAnswer)
+        # the service may notice, and end its work, before it could be done
+        scene.until_true(lambda: not scene.number(WAITS, backend_of(holder)), within_s=NOTICED_S)
     scene.seen.require(hung_up, "a held replay was answered before its caller could hang up")
     again = request.labelled("sent again after its caller hung up")
     answers: list[Answer] = []
