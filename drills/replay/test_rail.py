@@ -130,8 +130,8 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
     scene.rows(f"update public.replay_runs set requested_at = {yesterday} where id = %s and {same_month}", run)
     # a run of today with a budget row of next month's first day, which has usage of its own
     at = "(date_trunc('month', now() at time zone 'UTC') + interval '1 month')::date"
-    moved = f"set day = {at}, month = {at}, daily_used = 7, monthly_used = 7"
-    scene.rows(f"update public.replay_budgets {moved} where company_id = %s", other)
+    moved = f"day = {at}, month = {at}, daily_used = 7, monthly_used = 7"
+    scene.rows(f"update public.replay_budgets set {moved} where company_id = %s", other)
     for one in (ahead, run):
         row = _at_rest(scene, one)
         scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
