@@ -137,7 +137,7 @@ def month_kept_after_midnight(settings: WorkerSettings) -> WorkerParts:
     "A stopped run is refunded to the current day, even if it was charged to an earlier one.",
     lambda p: _after_a_late_stop(p, "daily_used", _LEDGER_OF_TOMORROW) == 0,
     (f"{LIFE}/stop-after-midnight-refunds-the-month",),
-    names=("the day after the run's",),
+    names=("after the run's",),
 )
 def refund_goes_into_another_day(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("return_unattempted", "WHEN b.day = f.day THEN", "WHEN true THEN"))

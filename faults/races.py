@@ -126,15 +126,14 @@ _BUSY = set[tuple[str, str]]()
 @around("begin_run")
 async def in_progress_is_remembered(release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
     scope = started.key, request.company_id
+    if scope in _BUSY:
+        raise Refusal("in_progress", "A request with this idempotency key is running.")
     try:
-        stored = await release.begin_run(conn, request, started)
+        return await release.begin_run(conn, request, started)
     except Refusal as refusal:
         if refusal.code == "in_progress":
             _BUSY.add(scope)
         raise
-    if scope in _BUSY:
-        raise Refusal("in_progress", "A request with this idempotency key is running.")
-    return stored
 
 
 def _is_busy_for_ever(probe: Probe) -> bool:

@@ -17,7 +17,7 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
-from gates.deployment.requests import Answer, forged_signature, replay_fields, signed_get, token_post
+from gates.deployment.requests import Answer, Request, forged_signature, replay_fields, signed_get, token_post
 from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity
 from gates.text.foreign import count
@@ -26,6 +26,8 @@ drill = partial(check, needs=SQL, after=SIGNED, severity=Severity.WARN)
 
 ANSWERED_S = 3.5
 """A refusal that is not answered by then waits for something: less than a lock is waited for, and more than slow is."""
+
+BURST = 6
 
 
 def _refusals(scene: Scene, scope: str, code: str) -> list[dict[str, Any]]:
@@ -215,15 +217,28 @@ def test_burst_is_counted(scene: Scene) -> None:
 
     If the count is lost, or grows by itself, an attack looks like a slip, or a slip like an attack.
     """
-    company, victim, burst, since = scene.company(), scene.company("b"), 6, scene.value("select now()")
+    company, victim = scene.company(), scene.company("b")
     for _ in range(current().limit("calls")):
         scene.run(company, dry_run=True)
     limited = scene.replay_request(company, "over the limit", dry_run=True)
-    nobody = scene.replay_request(new_id("company"), "signed, a company that does not exist", max=1)
-    asked = [(limited, "rate_limited", 429, company), (nobody, "forbidden", 403, "all")]
+    asked = [(limited, "rate_limited", 429, company)]
     if own := scene.token_of(company):
         fields = replay_fields(victim, dry_run=True)
         asked.append((token_post("/dlq-replay", fields, own, "another company"), "forbidden", 403, company))
+    nobody = scene.replay_request(new_id("company"), "signed, a company that does not exist", max=1)
+    of_all = (nobody, "forbidden", 403, "all")
+    found = _burst_is_counted(scene, [*asked, of_all])
+    # others are refused under `all`, too, and could hide that this burst is not counted: a later minute has fewer
+    for _ in range(2):
+        if found > BURST + 1:
+            found = _burst_is_counted(scene, [of_all])
+
+
+def _burst_is_counted(scene: Scene, asked: list[tuple[Request, str, int, str]]) -> int:
+    """A burst of refusals of each kind, and one a minute later, are in the counts of their rows, and not more under a
+    tenant. Returns how many were found of the last kind.
+    """
+    since, began = scene.value("select now()"), scene.minutes()
 
     def refused(times: int) -> None:
         for request, code, status, _ in asked * times:
@@ -232,21 +247,21 @@ def test_burst_is_counted(scene: Scene) -> None:
     def counted() -> list[int]:
         return [_counted(scene, scope, code, since) for _, code, _, scope in asked]
 
-    refused(burst)
-    began = scene.minutes()
+    refused(BURST)
     # wait for two minute changes: clocks may differ, and by then the next minute has begun for all
-    scene.until_true(lambda: began() > 2 or min(counted()) >= burst, within_s=70)
+    scene.until_true(lambda: began() > 2 or min(counted()) >= BURST, within_s=70)
     # the next refusal may write the rest of the minute's count; its own row may come even later
     refused(1)
-    scene.until_true(lambda: min(counted()) >= burst, within_s=PATIENCE_S)
+    scene.until_true(lambda: min(counted()) >= BURST, within_s=PATIENCE_S)
     for (request, code, _, scope), found in zip(asked, counted(), strict=True):
-        scene.seen.value(found, burst + 1, "refusals")
-        most = math.inf if scope == "all" else burst + 1  # others are refused there, too
-        assert burst <= found <= most, (
-            f"{request.label}: {burst} refusals by {code} at once, and one a minute later, are {found} in the counts of"
+        scene.seen.value(found, BURST + 1, "refusals")
+        most = math.inf if scope == "all" else BURST + 1
+        assert BURST <= found <= most, (
+            f"{request.label}: {BURST} refusals by {code} at once, and one a minute later, are {found} in the counts of"
             " their rows"
         )
-        scene.seen.count(burst)
+        scene.seen.count(BURST)
+    return found
 
 
 def _counted(scene: Scene, scope: str, code: str, since: object) -> int:
