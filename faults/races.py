@@ -65,7 +65,7 @@ def equal_events_at_once_are_one(settings: Settings) -> Parts:
     "Two like replays without a key that come at once are one: the second gets the answer of the first, uncounted.",
     lambda p: _are_one(p, "replay", "replay_run_id"),
     ("drill/dlq/concurrent-replays-one-claim",),
-    names=("answers of two",),
+    names=("share",),
 )
 def like_replays_at_once_are_one(settings: Settings) -> Parts:
     release = build_parts(settings)

@@ -218,7 +218,8 @@ def test_event_still_in_the_outbox(scene: Scene) -> None:
 
 @drill("drill/dlq/concurrent-replays-one-claim", covers=("L07", "E11"))
 def test_concurrent_replays_one_claim(scene: Scene) -> None:
-    """Three replays that race for the same items take each item once between them, two of them alike and without a key.
+    """Three replays that race for the same items take each item once between them; each is a run, though two are alike
+    and have no key.
 
     A service that reads before it claims delivers the same item three times.
     """
@@ -238,6 +239,8 @@ def _race_for_the_same_items(scene: Scene, company: str, *, charged: bool) -> No
     good = [a.json() for a in answers if a.status == 200]
     scene.seen.require(good, "no racing replay was accepted")
     scene.seen.control(f"{len(good)} racing replays were accepted")
+    runs = [a["replay_run_id"] for a in good if a.get("replay_run_id")]
+    assert len(runs) == len({*runs}), f"{len(runs)} racing replays share {len({*runs})} runs; due: a run for each"
     taken = [item for a in good for item in a["items"]]
     assert len(taken) == len(set(taken)), f"{len(taken) - len(set(taken))} items are in the answers of two replays"
     rows = scene.rows(
