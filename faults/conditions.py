@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -116,7 +117,7 @@ def _status_of_an_old_key(probe: Probe) -> int:
 
 @service(
     "Letters beyond ASCII are no part of the payload: another `error_type` under a used key is a duplicate.",
-    lambda p: _status_of_another_letter(p) == 200,
+    lambda p: _status_of_another(p, "a\u00e9", "a\u00e8") == 200,
     ("drill/idempotency/payload-error-type",),
     names=("422",),
 )
@@ -128,10 +129,25 @@ async def payloads_are_ascii(
     return await release.begin_run(conn, dataclasses.replace(request, error_type=kept), started)
 
 
-def _status_of_another_letter(probe: Probe) -> int:
+@service(
+    "Payloads are composed before they are compared: an `error_type` of other characters that look alike is the same.",
+    lambda p: _status_of_another(p, "\u00e9", "e\u0301") == 200,
+    ("drill/idempotency/payload-error-type",),
+    names=("422",),
+)
+@around("begin_run")
+async def payloads_are_composed(
+    release: Parts, conn: Connection, request: ReplayRequest, started: Run
+) -> Mapping[str, Any] | None:
+    composed = request.error_type and unicodedata.normalize("NFC", request.error_type)
+    return await release.begin_run(conn, dataclasses.replace(request, error_type=composed), started)
+
+
+def _status_of_another(probe: Probe, first: str, second: str) -> int:
+    """The status of a replay of the second error type under the key of one of the first."""
     with probe.tenant() as company:
-        probe.replay(company, idempotency_key="w", error_type="a\u00e9")
-        return probe.replay(company, idempotency_key="w", error_type="a\u00e8").status_code
+        probe.replay(company, idempotency_key="w", error_type=first)
+        return probe.replay(company, idempotency_key="w", error_type=second).status_code
 
 
 @service(

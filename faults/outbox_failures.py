@@ -202,6 +202,23 @@ def no_back_off(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "The wait begins when an event was due, not when it failed: after a pause the attempts of what waited end at once.",
+    lambda p: _fails_late(p),
+    (f"{OUTBOX}/backs-off",),
+    names=("an hour ago",),
+)
+def waits_begin_when_it_was_due(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_failed", "ELSE clock_timestamp() +", "ELSE e.next_attempt_at +"))
+
+
+def _fails_late(probe: Probe) -> bool:
+    """Whether an event that was due an hour ago is tried again as if it had not failed."""
+    ask = "SELECT next_attempt_at < inserted_at AND attempts > 1 FROM event_outbox WHERE company_id = %s"
+    due = probe.value("SELECT now() - interval '1 hour'")
+    return bool(state_of(probe, ask, 2, **failing(), next_attempt_at=due)[0])
+
+
+@worker(
     "Attempts are not counted: a poison event is tried for ever.",
     lambda p: state_of(p, _ROW, 1, **failing())[0] == 0,
     (f"{OUTBOX}/failed-is-tried-again",),

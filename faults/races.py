@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -48,6 +48,55 @@ def _answers_differ(probe: Probe) -> bool:
         probe.pause(held)
         calls = [(one, pool.submit(probe.replay, one, dry_run=True)) for _ in range(3) for one in (held, free)]
         return any(call.result().status_code != (409 if one == held else 200) for one, call in calls)
+
+
+@service(
+    "Two equal events without ids that come at once are one: the second gets the answer of the first, and is lost.",
+    lambda p: _are_one(p, "event", "event_id"),
+    ("drill/outbox/equal-events-are-two",),
+    names=("at once",),
+)
+def equal_events_at_once_are_one(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    return dataclasses.replace(release, accept_event=_once_at_a_time(release.accept_event, b'"event_id"'))
+
+
+@service(
+    "Two like replays without a key that come at once are one: the second gets the answer of the first, uncounted.",
+    lambda p: _are_one(p, "replay", "replay_run_id"),
+    ("drill/dlq/concurrent-replays-one-claim",),
+    names=("share",),
+)
+def like_replays_at_once_are_one(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    return dataclasses.replace(release, replay=_once_at_a_time(release.replay, b'"idempotency_key"'))
+
+
+def _once_at_a_time(
+    story: Callable[[Parts, Call], Awaitable[Reply]], unless: bytes
+) -> Callable[[Parts, Call], Awaitable[Reply]]:
+    """The endpoint, where equal bodies that come at once, without this member, are carried out once for all of them."""
+    under_way = dict[bytes, asyncio.Future[Reply]]()
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        if unless in call.body.partition(b'"payload"')[0]:
+            return await story(parts, call)
+        if call.body not in under_way:
+            under_way[call.body] = asyncio.ensure_future(story(parts, call))
+            under_way[call.body].add_done_callback(lambda _: under_way.pop(call.body))
+        return await asyncio.shield(under_way[call.body])
+
+    return twin
+
+
+def _are_one(probe: Probe, send: str, told: str) -> bool:
+    """Whether three like requests that are sent at once are told one id, in a few tries."""
+    for _ in range(10):
+        with probe.tenant() as company, ThreadPoolExecutor(max_workers=3) as pool:
+            sent = [pool.submit(getattr(probe, send), company) for _ in range(3)]
+            if len({one.result().json().get(told) for one in sent}) < 3:
+                return True
+    return False
 
 
 @service(

@@ -1,6 +1,5 @@
 """The dead letter queue: what a replay takes, what it leaves, and what it says about each item."""
 
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -11,7 +10,7 @@ import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.database import query
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import BUDGET_FLAG, KEPT_KEY, KEPT_PAYLOAD, KEPT_TYPE, POISON, as_jsonb, large_payload
 from drills.workbench.waiting import DUE_S
 from gates.checks.recorder import check
@@ -219,7 +218,8 @@ def test_event_still_in_the_outbox(scene: Scene) -> None:
 
 @drill("drill/dlq/concurrent-replays-one-claim", covers=("L07", "E11"))
 def test_concurrent_replays_one_claim(scene: Scene) -> None:
-    """Three replays that race for the same items take each item once between them.
+    """Three replays that race for the same items take each item once between them; each is a run, though two are alike
+    and have no key.
 
     A service that reads before it claims delivers the same item three times.
     """
@@ -233,11 +233,14 @@ def test_concurrent_replays_one_claim(scene: Scene) -> None:
 
 
 def _race_for_the_same_items(scene: Scene, company: str, *, charged: bool) -> None:
-    requests = [scene.replay_request(company, max=6, idempotency_key=str(uuid.uuid4())) for _ in range(3)]
+    keys: tuple[dict[str, str], ...] = ({"idempotency_key": new_key()}, {}, {})
+    requests = [scene.replay_request(company, max=6, **key) for key in keys]
     answers = [a for a in scene.http.burst(requests) if not isinstance(a, NoAnswer)]
     good = [a.json() for a in answers if a.status == 200]
     scene.seen.require(good, "no racing replay was accepted")
     scene.seen.control(f"{len(good)} racing replays were accepted")
+    runs = [a["replay_run_id"] for a in good if a.get("replay_run_id")]
+    assert len(runs) == len({*runs}), f"{len(runs)} racing replays share {len({*runs})} runs; due: a run for each"
     taken = [item for a in good for item in a["items"]]
     assert len(taken) == len(set(taken)), f"{len(taken) - len(set(taken))} items are in the answers of two replays"
     rows = scene.rows(

@@ -32,11 +32,12 @@ PAYLOADS: list[Case] = [
     Case(
         "payload-error-type",
         "Another `error_type` is another payload, be it in another case, a space longer, other at the end, beyond ASCII"
-        " alone, or the word for none.",
+        " alone, made of other characters that look alike, or the word for none.",
         [
             ({"max": 1, "error_type": "x" * 199}, {"max": 1, "error_type": "x" * 198 + "y"}),
             # in UTF-8 three bytes each: a cut after some number of bytes goes through one
             ({"max": 1, "error_type": "€" * 66}, {"max": 1, "error_type": "€" * 65 + "y"}),
+            ({"max": 1, "error_type": "\u00e9"}, {"max": 1, "error_type": "e\u0301"}),
             *((PLAIN, {**PLAIN, "error_type": kind}) for kind in ("another", "None-such", "none-such ", "none-such€")),
             *(({"max": 1}, {"max": 1, "error_type": none}) for none in ("None", "null")),
         ],

@@ -65,17 +65,21 @@ def test_old_rows_are_delivered(scene: Scene) -> None:
 
 @drill("drill/outbox/equal-events-are-two", covers=("K01", "K10"))
 def test_equal_events_are_two(scene: Scene) -> None:
-    """Events that are equal in all but their ids are each delivered, be they sent or written by another producer.
+    """Events that are equal in all but their ids are each delivered, be they sent, also at once, or written by another
+    producer.
 
     Two equal orders are two orders: a service that takes them for duplicates loses one.
     """
     company = scene.company()
     payload = dict.fromkeys(("id", "event_id", "idempotency_key"), new_id("event"))  # no column is read from there
-    sent = [scene.emit(company, key="k", payload=payload, control=first) for first in (True, False)]
+    sent = [scene.emit(company, payload=payload, control=True)]
+    at_once = [scene.event_request(company, payload=payload) for _ in range(2)]
+    for request, answer in zip(at_once, scene.burst(at_once), strict=True):
+        sent.append(scene.seen.expect(request, answer, 202).json())
     told = [answer.get("duplicate") for answer in sent]
-    assert told == [False, False], f"of two equal events without ids the answers say duplicate {told}"
+    assert told == [False] * 3, f"of three equal events without ids the answers say duplicate {told}"
     events = [str(answer["event_id"]) for answer in sent]
-    assert events[0] != events[1], "two equal events without ids were given one id"
+    assert len({*events}) == 3, f"three equal events without ids, two of them sent at once, were given the ids {events}"
     scene.delivered(events + scene.write_outbox(company, 2, aggregate_key="k", payload=as_jsonb(payload)))
 
 
@@ -292,9 +296,11 @@ def _refused(scene: Scene, request: Request, company: str, table: str, when: str
 @drill("drill/outbox/sent-again-and-again", covers=("K01", "O14"), phase="last")
 def test_sent_again_and_again(scene: Scene) -> None:
     """A service that was sent a known event again and again, as it was and under another payload, accepts a new one,
-    and has kept the known one as it was, also while it waits to be delivered.
+    and has kept the known one as it was, also while it waits to be delivered. Sent again byte for byte, with its v2
+    signature, it is accepted.
 
-    If each repetition leaks a connection, one sender that retries takes the service down after a dozen.
+    If each repetition leaks a connection, one sender that retries takes the service down after a dozen. If a signature
+    is good once, a sender that heard no answer is told that it is nobody.
     """
     company, event = scene.company(), new_id("event")
     places = {"events": "id"}
@@ -302,6 +308,10 @@ def test_sent_again_and_again(scene: Scene) -> None:
         places["event_outbox"] = "event_id"
         scene.pause(company)
     scene.emit(company, event_id=event, payload={"n": 1}, control=True)
+    if scene.claims("authentication"):
+        known = scene.event_request(company, event_id=event, payload={"n": 1})
+        for timed in [scene.signer.v2(known.path, known.body, "a known event, signed by v2")] * 2:
+            scene.expect(timed, 202)
     for payload in ({"n": 1}, {"n": 2}):
         scene.http.several([scene.event_request(company, event_id=event, payload=payload)] * AGAIN)
     request = scene.event_request(company)

@@ -41,6 +41,11 @@ MENDED = {  # nothing in its payload fails any more
 }
 
 
+FAILED_AND_DUE_BEFORE = """
+select count(*) from public.event_outbox where company_id = %s and next_attempt_at < %s
+and (claimed_until is null or claimed_until <= now()) and attempts > case when dead_at is null then 0 else 1 end"""
+
+
 def _attempted(scene: Scene, company: str) -> bool:
     """Whether every outbox row of the tenant has failed at least once and waits for its next attempt."""
     rows = scene.outbox(company)
@@ -123,15 +128,21 @@ def test_failing_is_not_processed(scene: Scene) -> None:
 @pytest.mark.waits(0.5)
 @drill("drill/outbox/backs-off", covers=("K15",), severity=Severity.WARN)
 def test_backs_off(scene: Scene) -> None:
-    """After a failure the next attempt lies ahead, and is not made before, though the event is sent again.
+    """After a failure the next attempt lies ahead, also of an event that was due an hour ago, and is not made before,
+    though the event is sent again.
 
-    Immediate retries keep an overloaded agent down.
+    Immediate retries keep an overloaded agent down: after a pause all that waited would use up its attempts at once.
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
-    scene.write_outbox(company, 4, payload=POISON)
+    written = scene.one("select now() as at, now() - interval '1 hour' as due")
+    scene.write_outbox(company, 4, payload=POISON, next_attempt_at=written["due"])
     event = str(scene.emit(company, key="again", payload=ALWAYS_FAILS)["event_id"])
     scene.until(lambda: _attempted(scene, company), "the first failures")
+    stale = scene.number(FAILED_AND_DUE_BEFORE, company, written["at"])
+    assert not stale, (
+        f"{stale} events that were due an hour ago have failed, and their next attempt is still in the past"
+    )
     put_off = scene.until_true(lambda: _put_off(scene, company), within_s=5)
     scene.seen.require(put_off, "the failing events could not be put off while none was in flight")
     before = scene.number("select sum(attempts) from public.event_outbox where company_id = %s", company)

@@ -18,6 +18,7 @@ from faults.proxy.rewriting import (
 from faults.proxy.server import Defect, Forward, Reply, Sent
 
 AUTH = "drill/authentication"
+SENT_AGAIN = ("drill/idempotency/other-credentials-same-key", "drill/outbox/sent-again-and-again")
 SURFACE = "drill/http-surface"
 TOKENS = "drill/tokens"
 
@@ -97,6 +98,24 @@ FORGED = (
     *("unknown-critical-header", "compressed", "claims-*", "expired", "long-expired", "without-exp", "exp-no-number"),
     *("not-yet-valid", "issued-in-the-future", "without-sub", "without-role", "role-no-string"),
 )
+
+
+def good_once(_world: World) -> Defect:
+    """The v2 signatures of requests that name a key or an event are remembered, and refused the next time."""
+    used = set[str]()
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        signature = sent.header("X-Transbot-Signature") or ""
+        if not signature.startswith("t=") or not (b'"idempotency_key"' in sent.body or b'"event_id"' in sent.body):
+            return forward(sent)
+        if signature in used:
+            return problem(401, "unauthenticated")
+        used.add(signature)
+        return forward(sent)
+
+    return defect
+
+
 proxy(
     "authentication/nothing-is-verified",
     excuses(lambda _world, _sent: True),
@@ -164,6 +183,12 @@ proxy(
     refuses(lambda sent: sent.body[:2] in {b"{\n", b" \t"}),
     (f"{AUTH}/odd-spelling-accepted",),
     green=(f"{AUTH}/reordered-keys",),
+)
+proxy(
+    "authentication/a-time-is-signed-once",
+    good_once,
+    SENT_AGAIN,
+    "A v2 signature is good once: who hears no answer, and sends a request with a key or an event id again, is nobody.",
 )
 proxy("authentication/forgeries-lock-everybody-out", locks_out, (f"{AUTH}/accepted-after-forgeries",))
 proxy("authentication/the-end-of-v1-is-told", tells_that_v1_is_over, (f"{AUTH}/v1-refused-when-v2-is-required",))

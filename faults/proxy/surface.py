@@ -177,6 +177,11 @@ proxy(
     "An event that the database refuses at the commit is answered as accepted.",
     production=False,
 )
+proxy(
+    "surface/heads-are-answered-as-if-they-were-reads",
+    answers(lambda sent: (sent.method, sent.path) == ("HEAD", "/dlq-replay"), lambda reply: replace(reply, status=200)),
+    (f"{SURFACE}/other-methods",),
+)
 proxy("surface/no-allow", with_header("Allow", None), (f"{SURFACE}/other-methods",), "A 405 has no Allow.")
 proxy(
     "surface/other-methods-are-not-found",
@@ -295,7 +300,7 @@ proxy(
 )
 proxy(
     "surface/a-charset-is-not-understood",
-    refuses(lambda sent: "charset" in (sent.header("Content-Type") or ""), 415),
+    refuses(lambda sent: sent.header("Content-Type") == "application/json;charset=UTF-8", 415),
     (f"{SURFACE}/charset",),
 )
 proxy(
