@@ -52,6 +52,11 @@ where coalesce((select e.company_id <> %s from public.events e where e.id = ids[
   (select d.company_id <> %s from public.dead_letter_queue d where d.id = ids[1]::uuid limit 1),
   (select r.company_id <> %s from public.replay_runs r where r.id = ids[1]::uuid limit 1)) limit 1000"""
 """Notes what a tenant reads, and finds in it the ids of rows of others."""
+OF_COMPANIES = """select from regexp_matches(current_setting('replaygate.noted'), %s, 'g') as one(ids)
+where exists (select from public.companies c where c.id = ids[1]::uuid and c.id <> %s) limit 1000"""
+"""Finds in it the ids of other companies."""
+ANYWHERE, IN_AN_OBJECT = f"({ID.pattern})", rf'"(?:company_id|tenant_id)"+:\s*"+({ID.pattern})'
+"""Where they are those of a row's tenant: in an archive, and in any table in an object (whose quotes may be twice)."""
 OUT_OF_TIME, ASSERTED = "57014", "P0004"
 """SQLSTATEs that no handler of PL/pgSQL catches: they end all calls that were sent together."""
 
@@ -139,7 +144,11 @@ def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[Tenant
         noted = NOTED.format(rows)
         found[str(row["name"])] = [
             TenantStatement(query, values, "authenticated", tenants.claims, read_only=True, look=look)
-            for query, values, look in ((given, (pattern,), None), (noted, (), (KNOWN, (tenants.mine,) * 3)))
+            for query, values, look in (
+                (given, (pattern,), None),
+                (noted, (), (KNOWN, (tenants.mine,) * 3)),
+                (noted, (), (OF_COMPANIES, (ANYWHERE if row["is_archive"] else IN_AN_OBJECT, tenants.mine))),
+            )
         ]
     for name in tenants.own:
         query, values = tenants.shown(name, [pattern])

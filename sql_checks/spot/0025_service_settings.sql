@@ -1,7 +1,8 @@
 -- id: sql/spot/service-settings
--- claim: No setting of a role, of the database or of the server switches off triggers, durable commits, checks of pages, writes or
---   row-level security, makes a session without claims a tenant's, limits statements to a few milliseconds, or gives service and
---   worker different zones where times bear none; and both may log in again.
+-- claim: No setting of a role or of the database, nor one of the server that the gate's sessions do not set for themselves, switches off
+--   triggers, durable commits, checks of pages, writes or row-level security, makes a session without claims a tenant's, limits the
+--   statements of service, worker or tenants to a few milliseconds, or gives service and worker different zones where times bear none;
+--   and both may log in again.
 -- cost: A rule of the schema is not enforced in these sessions, although it is in the gate's.
 -- severity: warn
 -- reads: catalogue
@@ -34,16 +35,17 @@ where name = 'session_replication_role' and value <> 'origin'
       and value !~ falsy
    or name = 'row_security' and value ~ falsy
    or name like 'request.jwt.%' and value ~ '[^{}\s]'
+   -- whoever waits for no lock may say so
+   or rolname <> 'anon'
+      and name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'lock_timeout')
+      and case when value ~ '^[\d.]+ *(us|ms|s)?$' then replace(value || ' ms', 's ms', 's')::interval end
+          between '0.5 ms' and case name when 'lock_timeout' then interval '9 ms' else '99 ms' end
    or rolname in ('replay_service', 'replay_worker')
       and (name = 'synchronous_commit' and value in ('off', 'false', 'no', '0')
         or name = 'default_transaction_read_only' and value !~ falsy
         -- a service that comes in as a tenant, or may not take the role, reads and writes nothing
         or name = 'role' and (value in ('authenticated', 'anon') or value <> 'none' and not exists (
-          select from pg_roles o where lower(o.rolname) = value and pg_has_role(given.rolname, o.oid, 'MEMBER')))
-        -- whoever waits for no lock may say so
-        or name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'lock_timeout')
-           and case when value ~ '^[\d.]+ *(us|ms|s)?$' then replace(value || ' ms', 's ms', 's')::interval end
-               between '0.5 ms' and case name when 'lock_timeout' then interval '9 ms' else '99 ms' end)
+          select from pg_roles o where lower(o.rolname) = value and pg_has_role(given.rolname, o.oid, 'MEMBER'))))
 union all
 select format('sessions of %s', s.rolname), format('timezone is %s, and %s where %s works', s.zone, w.zone, w.rolname), name
 from zones s

@@ -74,7 +74,9 @@ where case when kind in ('now', 'due') then
              or name ~ 'replay_budgets' and substring(lower(expression) from '(?:time zone|timezone\()\W*''([^'']+)''')
                   !~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich|z|[+-]?0+(:00)*)$'
              or constant ~ '^(infinity|\d{4}-\d\d)' and (kind = 'now' or constant !~ '^(0|19[0-6]|1970)')
-             or kind = 'now' and expression ~* '^\(*(now|clock_timestamp|statement_timestamp|transaction_timestamp|current_timestamp)(\(\))?\)* \+ '
+             or kind = 'now' and expression ~* ('^\(*(now|clock_timestamp|statement_timestamp|transaction_timestamp|current_timestamp)(\(\))?\)* '
+                                                || case when name = 'public.dead_letter_queue.retry_after' then '\+ ' else '[-+] ' end)
+             or kind = 'now' and name <> 'public.dead_letter_queue.retry_after' and expression ~* '^\(*(current_date|date_trunc\(''(hour|day)'')'
            when kind = 'own' then constant is not null
            when kind = 'tries' then constant = '0'
            when kind = 'waits' then constant in ('replaying', 'resolved', 'discarded')

@@ -1,5 +1,5 @@
 -- id: sql/spot/tenants-only-read
--- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema or the database; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
+-- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema or the database, nor databases or roles; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
 -- cost: Then one missing WITH CHECK lets a tenant write into the queue.
 -- severity: warn
 -- reads: catalogue
@@ -24,7 +24,10 @@ union all
 select format('database %s', d.datname), format('%s holds CREATE', r.rolname), d.datacl::text
 from pg_database d
 join pg_roles r on r.rolname = 'authenticated' and not r.rolsuper and has_database_privilege(r.oid, d.oid, 'CREATE')
-where d.datname = current_database();
+where d.datname = current_database()
+union all
+select 'the server', format('%s may create databases or roles', r.rolname), null
+from pg_roles r where r.rolname = 'authenticated' and (r.rolcreatedb or r.rolcreaterole) and not r.rolsuper;
 
 -- seen:
 with {{contract_tables}}, {{contract_parts}}

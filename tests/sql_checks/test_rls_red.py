@@ -90,8 +90,8 @@ return query select * from events; end $$"""
 
 
 def test_what_tenants_may_read_without_a_company(pg_server: PgServer, clone: str) -> None:
-    """Lists and sums without a company, a user's own rows, and a tenant that says who it is show nobody's; one that
-    says it is another does.
+    """Lists and sums without a company, what others offer, a user's own rows, and a tenant that says who it is show
+    nobody's; one that says it is another does.
     """
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         for planted in (
@@ -99,11 +99,13 @@ def test_what_tenants_may_read_without_a_company(pg_server: PgServer, clone: str
             "insert into plans (name) values ('small'), ('large')",
             "create materialized view days as select created_at::date as day, count(*) as sum from events group by 1",
             "create view kinds with (security_invoker) as select distinct event_type, payload from events",
+            "create table offers (vendor uuid, name text, payload jsonb, seen_by text default '{company_id}')",
+            "insert into offers select id, n::text, '{}' from companies, generate_series(1, 2) n",
             "create table drafts (owner text, company uuid)",
             "insert into drafts select 'somebody', id from companies",
             "alter table drafts enable row level security",
             "create policy own on drafts for select to authenticated using (owner = (select auth.jwt() ->> 'sub'))",
-            "grant select on plans, days, kinds, drafts to authenticated",
+            "grant select on plans, days, kinds, drafts, offers to authenticated",
         ):
             connection.execute(planted.encode())
         connection.execute(SEEN_AS.format("auth.jwt() ->> 'company_id'").encode())

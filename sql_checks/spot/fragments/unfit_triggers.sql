@@ -18,9 +18,17 @@
       -- one that asks for the old row may spare writes that change nothing, or guard rows that have ended
       or tgtype::int & 16 <> 0 and body !~ '\mold\M')
   union all
-  -- what is new has ended before anybody worked on it; one that looks at other rows may end duplicates
-  select t.*, 'ends rows as they come'
+  -- what is new has ended before anybody worked on it, is never due, empty, or of one tenant, whoever's it was; one that looks at
+  -- other rows may end duplicates
+  select t.*, 'ends rows as they come, or changes what they say'
   from trigger_bodies t
   where tgenabled in ('O', 'A') and tgtype::int & 7 = 7 and body !~ '\m(select|exists|perform|execute)\M'
-    and code ~ '\mnew\."?(state|status)"?\s*:?=\s*''(completed|done|finished|succeeded|success|processed|resolved|discarded|dropped|cancell?ed)'''
+    and code ~ ('(;|\m(begin|then|else)\M)\s*new\."?('
+      || '(state|status)"?\s*:?=\s*''(completed|done|finished|succeeded|success|processed|resolved|discarded|dropped|cancell?ed)'''
+      || '|(next_attempt_at|retry_after|scheduled_at|run_at|start_after|execute_after)"?\s*:?=\s*''infinity'''
+      -- one that writes elsewhere may have done the work, or keep the payload there; one of rows that come with an end notes when
+      || case when body !~ '\m(insert|call)\M' then '|payload"?\s*:?=\s*(null|''\{\}'')' else '' end
+      || case when body !~ '\m(insert|call|status|state)\M' then '|(processed|dead|finished|delivered)_at"?\s*:?=\s*(now|current_)' else '' end
+      -- what names no tenant may get one
+      || case when code !~ '_id"? is null' then '|(company|tenant)_id"?\s*:?=\s*''[0-9a-f-]{36}''' else '' end || ')')
 )
