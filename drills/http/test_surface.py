@@ -120,14 +120,15 @@ CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)")
 
 @drill("drill/http-surface/charset", covers=("A21",))
 def test_charset(bench: Bench) -> None:
-    """`application/json;charset=UTF-8`, as many clients spell it, is accepted and `charset=utf-16` refused; no JSON
-    answer claims another charset than UTF-8.
+    """`application/json; charset=utf-8`, also spelt as `;charset=UTF-8`, is accepted and `charset=utf-16` refused; no
+    JSON answer claims another charset than UTF-8.
 
     Common clients are locked out, or signed bytes, or answers, are decoded as other text.
     """
     good = bench.signed()
     answers = [bench.opens(good), bench.http.send(Request("GET", "/version"))]
-    bench.taken(good.with_header("Content-Type", "application/json;charset=UTF-8").labelled("charset utf-8"))
+    for spelt in ("; charset=utf-8", ";charset=UTF-8"):
+        bench.taken(good.with_header("Content-Type", f"application/json{spelt}").labelled(f"application/json{spelt}"))
     for answer in answers:
         kind = (answer.header("content-type") or "").lower()
         named = CHARSET.search(kind) if "json" in kind else None

@@ -55,8 +55,14 @@ where coalesce((select e.company_id <> %s from public.events e where e.id = ids[
 OF_COMPANIES = """select from regexp_matches(current_setting('replaygate.noted'), %s, 'g') as one(ids)
 where exists (select from public.companies c where c.id = ids[1]::uuid and c.id <> %s) limit 1000"""
 """Finds in it the ids of other companies."""
-ANYWHERE, IN_AN_OBJECT = f"({ID.pattern})", rf'"(?:company_id|tenant_id)"+:\s*"+({ID.pattern})'
-"""Where they are those of a row's tenant: in an archive, and in any table in an object (whose quotes may be twice)."""
+ANYWHERE = f"({ID.pattern})"
+IN_AN_EVENT = (
+    rf'"(?:company_id|tenant_id)"+:\s*"+({ID.pattern})'
+    r'(?=[^{}]*"(?:event_type|aggregate_key|error_type|error_message)")'
+)
+"""Where they are those of a row's tenant: in an archive, and in an object that says what events say. What companies
+offer each other names them, too.
+"""
 OUT_OF_TIME, ASSERTED = "57014", "P0004"
 """SQLSTATEs that no handler of PL/pgSQL catches: they end all calls that were sent together."""
 
@@ -147,7 +153,7 @@ def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[Tenant
             for query, values, look in (
                 (given, (pattern,), None),
                 (noted, (), (KNOWN, (tenants.mine,) * 3)),
-                (noted, (), (OF_COMPANIES, (ANYWHERE if row["is_archive"] else IN_AN_OBJECT, tenants.mine))),
+                (noted, (), (OF_COMPANIES, (ANYWHERE if row["is_archive"] else IN_AN_EVENT, tenants.mine))),
             )
         ]
     for name in tenants.own:

@@ -101,11 +101,12 @@ def test_what_tenants_may_read_without_a_company(pg_server: PgServer, clone: str
             "create view kinds with (security_invoker) as select distinct event_type, payload from events",
             "create table offers (vendor uuid, name text, payload jsonb, seen_by text default '{company_id}')",
             "insert into offers select id, n::text, '{}' from companies, generate_series(1, 2) n",
+            "create table sellers as select jsonb_build_object('company_id', id, 'name', 'a') as about from companies",
             "create table drafts (owner text, company uuid)",
             "insert into drafts select 'somebody', id from companies",
             "alter table drafts enable row level security",
             "create policy own on drafts for select to authenticated using (owner = (select auth.jwt() ->> 'sub'))",
-            "grant select on plans, days, kinds, drafts, offers to authenticated",
+            "grant select on plans, days, kinds, drafts, offers, sellers to authenticated",
         ):
             connection.execute(planted.encode())
         connection.execute(SEEN_AS.format("auth.jwt() ->> 'company_id'").encode())
