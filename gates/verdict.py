@@ -172,9 +172,9 @@ class Action:
     kind: `none`, `promote`, `rollback` or `emergency`. from_percent, to_percent: the global row's rollout before and
     after (0 for off), None if unknown. result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`, `changed`,
     `unknown`, `off`, `override`, `unexplained`, `not_possible`, `refused`, `failed`, `superseded`, `pending`. holds:
-    whether a promotion with this result is a hold. recovery: what was proved after a rollback. flag: how it was read back after a
-    rollback, on a new connection (`off`, `on`, `unknown`). by_hand: the SQL for what was not done. steps: the result of
-    each part of an emergency.
+    whether a promotion with this result is a hold. recovery: what was proved after a rollback. flag: how it was read
+    back after a rollback, on a new connection (`off`, `on`, `unknown`). by_hand: the SQL for what was not done. steps:
+    the result of each part of an emergency.
     """
 
     kind: str = "none"
