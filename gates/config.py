@@ -46,8 +46,8 @@ def _company(text: str) -> str:
 
 
 VARIABLES = {
-    "BASE_URL": Variable("base_url", values.http_url, secret=True),  # it may hold a user and a password
-    "BASELINE_URL": Variable("baseline_url", values.http_url, secret=True),
+    "BASE_URL": Variable("base_url", values.base_url, secret=True),  # it may hold a user and a password
+    "BASELINE_URL": Variable("baseline_url", values.base_url, secret=True),
     "TRANSBOT_HMAC_SECRET": Variable("hmac_secrets", values.hmac_secrets, secret=True),
     "TRUSTED_PROXIES": Variable("trusted_proxies", values.networks),
     "TEST_COMPANY_ID": Variable("test_company_id", _company),

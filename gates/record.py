@@ -47,6 +47,7 @@ def begin(folder: Path, facts: Mapping[str, JsonValue], reports: Sequence[str] =
         for name in (*OURS, *reports):
             if name != VERDICT:
                 (folder / name).unlink(missing_ok=True)
+        (folder / EVIDENCE).touch()  # where the rest finds no room, it shows the next run that the folder is a gate's
         for pattern in ALLURE:
             for old in (folder / "allure-results").glob(pattern):
                 old.unlink()
@@ -218,6 +219,8 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
         wrong, text = path, f"{type(error).__name__}: {error}"
         if isinstance(error, OSError):
             wrong, text = Path(error.filename or path), of_file(error)
+        elif isinstance(error, KeyError):
+            text = f"it has no member {error}"
         elif isinstance(error, ValueError | TypeError):
             text = str(error)
         raise CannotWork(f"{wrong}: {text}; allowed: the {wrong.name} of a gate run. Name the folder of one") from error

@@ -145,8 +145,8 @@ class Counts:
 SETTLED = ("done", "dry_run", "nothing_to_do", "pending")
 """Results after which nothing that was ordered remains to be done, or nothing was tried yet."""
 FLAG_STANDS = {"on": "THE FLAG IS STILL ON", "unknown": "THE FLAG MAY STILL BE ON"}
-LEFT = "it was left as it is"
-"""What a rollback says that came too late: its order holds no longer, so nothing is to be done by hand either."""
+SUPERSEDED = "superseded"
+"""The result of a rollback that came too late: its order holds no longer, so nothing is to be done by hand either."""
 PAUSE = "pause all agents"
 PAUSE_STANDS = {"failed": "THE AGENTS ARE NOT PAUSED", "unknown": "THE AGENTS MAY NOT BE PAUSED"}
 NOT_ROLLED_BACK = 21
@@ -171,10 +171,10 @@ class Action:
 
     kind: `none`, `promote`, `rollback` or `emergency`. from_percent, to_percent: the global row's rollout before and
     after (0 for off), None if unknown. result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`, `changed`,
-    `unknown`, `off`, `override`, `unexplained`, `not_possible`, `refused`, `failed`, `pending`. holds: whether a
-    promotion with this result is a hold. recovery: what was proved after a rollback. flag: how it was read back after a
-    rollback, on a new connection (`off`, `on`, `unknown`). by_hand: the SQL for what was not done. steps: the result of
-    each part of an emergency.
+    `unknown`, `off`, `override`, `unexplained`, `not_possible`, `refused`, `failed`, `superseded`, `pending`. holds:
+    whether a promotion with this result is a hold. recovery: what was proved after a rollback. flag: how it was read
+    back after a rollback, on a new connection (`off`, `on`, `unknown`). by_hand: the SQL for what was not done. steps:
+    the result of each part of an emergency.
     """
 
     kind: str = "none"

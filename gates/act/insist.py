@@ -69,7 +69,7 @@ class Forced:
 @dataclass(frozen=True, slots=True)
 class Carried:
     """The result of a change: `done` as read back, changed rows, seconds, and remarks. blocker: the session that
-    prevented it at the end, 0 for none. server: the database that it was made in.
+    prevented it at the end, 0 for none. server: the database that it was made in. error: of the last try.
     """
 
     done: bool | None
@@ -79,6 +79,7 @@ class Carried:
     notes: tuple[str, ...] = ()
     blocker: int = 0
     server: str = ""
+    error: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -143,7 +144,9 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
             undoer = ": a trigger or rule of its table, or somebody else, undoes it" if undone >= MOST_UNDONE else ""
             tries = undoer if final else f" (tried for {patience_s} s)"
             notes += [_without_row(change, owed.unaudited)] if owed and owed.unaudited else []
-            return Carried(seen.done, changed, clock() - started, f"{why}{tries}", tuple(notes), tried.blocker)
+            took_s = clock() - started
+            why = f"{why}{tries}"
+            return Carried(seen.done, changed, took_s, why, tuple(notes), tried.blocker, error=tried.error)
         if why != told:
             tell(f"not yet possible to {change.words}: {why}; trying again until {patience_s} s are over")
             told = why

@@ -21,7 +21,7 @@ from gates.deployment.tenants.loans import LiveRow
 from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
 from gates.text.quantity import with_unit
-from gates.verdict import LEFT, Action
+from gates.verdict import SUPERSEDED, Action
 
 POLL_S = 0.1
 ASK_S = 3
@@ -147,7 +147,7 @@ def _if_it_stands(connection: Connection, order: Order) -> None:
         return
     if stepped:
         late = f"the release was judged more than {order.good_for_min} minutes ago, and the flag took a step since"
-        raise _Superseded(f"{late}, maybe of another release: {LEFT}")
+        raise _Superseded(f"{late}, maybe of another release: it was left as it is")
 
 
 def _switch_off(order: Order) -> tuple[Forced, list[FlagState | None]]:
@@ -188,7 +188,7 @@ def _before(connection: Connection, flag: str) -> FlagState | None:
 
 
 def _failed(order: Order, carried: Carried, at: int | None, recovery: dict[str, JsonValue] | None = None) -> Action:
-    flag = order.plan.flag
+    flag, is_late = order.plan.flag, isinstance(carried.error, _Superseded)
     unblock = f"SELECT pg_catalog.pg_terminate_backend({carried.blocker}); -- the session in the way\n"
     still = "is still on" if carried.done is False else "may still be on"
     said = "; ".join([f"{flag} {still}: {carried.why}", *carried.notes])
@@ -196,12 +196,12 @@ def _failed(order: Order, carried: Carried, at: int | None, recovery: dict[str, 
         "none",
         at,
         at,
-        "failed",
+        SUPERSEDED if is_late else "failed",
         said,
         holds=True,
         recovery=recovery or {},
         flag="on" if carried.done is False else "unknown",
-        by_hand="" if LEFT in carried.why else (unblock if carried.blocker else "") + by_hand(flag),
+        by_hand="" if is_late else (unblock if carried.blocker else "") + by_hand(flag),
     )
 
 

@@ -136,7 +136,7 @@ class Observer:
             raise Unmet(f"{due}{filtered}", by)
         if not right:
             if is_absent(request, answer) and not self._is_there(request, answer, wanted):
-                raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
+                raise Unmet(f"{_place(request)} answered 404{_of_body(answer)}: the path is not there")
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
             unsure = answer.status not in wanted or answer.is_in_front  # which may refuse by the status that is due
             if answer.status in BUSY and unsure and not busy and answer.code != code:
@@ -205,10 +205,20 @@ def _symptom(exchange: Exchange) -> str:
     """What a broken service does in all its answers: `POST /dlq-replay answered 500`, or `answered 409 agents_paused`.
     Empty if the answer is neither a server error nor a refusal with a code.
     """
-    path, answer = exchange.request.path.partition("?")[0], exchange.answer
-    route = next((fixed for fixed in FIXED_PATHS if path.startswith(fixed)), path)
+    answer, request = exchange.answer, exchange.request
     code = f" {answer.code}" if answer.status < 500 and answer.code else ""
-    return f"{exchange.request.method} {route} answered {answer.status}{code}" if code or answer.status >= 500 else ""
+    return f"{request.method} {_route(request)} answered {answer.status}{code}" if code or answer.status >= 500 else ""
+
+
+def _route(request: Request) -> str:
+    path = _bare(request)
+    return next((fixed for fixed in FIXED_PATHS if path.startswith(fixed)), path)
+
+
+def _place(request: Request) -> str:
+    """The endpoint, in the same words whatever is asked of it: reports show what has one reason as one cause."""
+    route = _route(request)
+    return f"{request.method} {route}{'/ID' * (_bare(request) != route)}"
 
 
 def is_absent(request: Request, answer: Answer) -> bool:

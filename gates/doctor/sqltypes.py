@@ -84,4 +84,4 @@ def difference(wanted: str, found: str, *, is_id: bool, values: bool) -> str:
         return ""
     if is_id and id_type(found):
         return ""
-    return f"{found}, and the contract says {wanted}"
+    return f"{found}, where {wanted} is expected"

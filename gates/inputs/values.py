@@ -123,6 +123,13 @@ def http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def base_url(text: str) -> str:
+    """Like `http_url`, without @ in its path: there it is the end of a login with an unescaped slash."""
+    if "@" in urlsplit(found := http_url(text)).path:
+        raise Unfit("http://USER:PASSWORD@HOST with %2F for each / of the login, and %40 for each @ of the path")
+    return found
+
+
 def webhook(text: str) -> str:
     """Like `http_url`, but a query may be part of the address."""
     http_url(text.partition("?")[0])

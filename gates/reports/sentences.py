@@ -13,7 +13,7 @@ from gates.decision.rules import RolloutPlan
 from gates.evidence import VARIABLES, JsonValue
 from gates.text.inert import Inert, Terminal
 from gates.text.quantity import shown
-from gates.verdict import LEFT, Decision, Finding, Verdict, grouped
+from gates.verdict import SUPERSEDED, Decision, Finding, Verdict, grouped
 
 Medium = TypeVar("Medium", bound=Inert)
 MOST_AREAS = 2
@@ -98,8 +98,9 @@ class _Teller(Generic[Medium]):
         """What a promote kept, and how much of it the policy lets pass: noted, waived or not required."""
         medium, v = self.medium, self.verdict
         listed = [f.outcome for f in v.findings if not (f.outcome == "unknown" and is_optional(f.check))]
-        counts = {"broken": listed.count("fail"), "unseen": listed.count("unknown")}
+        counts = {"failed": listed.count("fail"), "unseen": listed.count("unknown")}
         passed = " and ".join(f"{count} {word}" for word, count in counts.items() if count)
+        passed += f" check{'s' * (sum(counts.values()) != 1)}" * bool(passed)
         except_for = medium("kept its promises, except for {} that the policy lets pass").format(passed)
         return except_for if passed else medium("kept its promises")
 
@@ -124,7 +125,7 @@ class _Teller(Generic[Medium]):
     def _do_now(self) -> Medium:
         medium, v = self.medium, self.verdict
         if v.headline:
-            return medium("run the gate again" if LEFT in v.action.message else "switch it off by hand at once")
+            return medium("run the gate again" if v.action.result == SUPERSEDED else "switch it off by hand at once")
         if v.decision is Decision.ROLLBACK:
             is_off = v.action.flag == "off"
             repaired = medium("mend it, deploy, switch the flag on again, and run the gate")
@@ -197,7 +198,7 @@ class _Teller(Generic[Medium]):
         if v.headline:
             if v.action.by_hand:
                 return medium("Run the SQL below by hand at once, then see that the flag is off (gate status).")
-            if LEFT in v.action.message:
+            if v.action.result == SUPERSEDED:
                 return medium("See what is on now (gate status), and run the gate again: it judges that.")
             return medium("See at once whether the flag is off (gate status), and switch it off by hand.")
         if v.shown_as is Decision.PROMOTE:

@@ -1,13 +1,16 @@
 """What a folder of a run holds is foreign when it is read again: it may be of anybody."""
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gates import record, reports
 from gates.errors import CannotWork
-from gates.evidence import Outcome
+from gates.evidence import JsonValue, Outcome
 from tests.gates.test_cli import saved
 
 ODD = [None, True, 2**70, "x", "\ud800", [None], {"a": 1}, "2026-01-01", "0001-01-01T00:00:00+23:59"]
@@ -39,3 +42,29 @@ def test_a_run_whose_members_are_of_other_types_is_an_error_or_a_hold(tmp_path: 
             found.verdict.dump()
             for kind in ("html", "markdown"):
                 reports.render(kind, found.verdict, found.evidence, found.specs(()), found.run)
+
+
+def test_a_run_of_something_else_is_named_by_what_it_lacks(tmp_path: Path) -> None:
+    """Another program's run.json is told in words of the file, not of Python."""
+    (tmp_path / record.RUN).write_text('{"name": "another program"}')
+    with pytest.raises(CannotWork, match="it has no member 'format'; allowed"):
+        record.read(tmp_path)
+
+
+def test_a_folder_on_a_full_disk_can_be_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that finds no room for its run.json leaves no promote, and does not lock later runs out of its folder."""
+    begun: dict[str, JsonValue] = {"policy": {}, "release": "r", "target": "staging"}
+    with record.locked(tmp_path):
+        record.begin(tmp_path, begun)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "drill.log").touch()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, record.locked(tmp_path), pytest.raises(CannotWork, match="No space left"):
+        patched.setattr(record, "write_run", full)
+        record.begin(tmp_path, begun)
+    assert {p.name for p in tmp_path.iterdir()} == {"logs", record.EVIDENCE}
+    with record.locked(tmp_path):
+        record.begin(tmp_path, begun)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
-from threading import Barrier, get_ident
+from threading import Barrier, BrokenBarrierError, get_ident
 from typing import Any, Self
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -247,11 +247,13 @@ class HttpDoor:
 
     def _behind(self, barrier: Barrier, request: Request, first: int) -> Answer | NoAnswer:
         FIRST_ASKED.set(first)
-        barrier.wait(timeout=10)
         try:
+            barrier.wait(timeout=10)
             return self.send(request)
         except NoAnswer as none:
             return none
+        except BrokenBarrierError:
+            return NoAnswer("the gate was stopped, or its machine too busy, so that nothing was sent at once")
 
     @staticmethod
     def _together(calls: Sequence[Callable[[], Answer | NoAnswer]]) -> list[Answer | NoAnswer]:

@@ -23,7 +23,7 @@ from gates.act.rollout import act, promote
 from gates.deployment.ids import id_of, new_id
 from gates.deployment.sql import database as door
 from gates.errors import ENDING_SIGNALS
-from gates.verdict import NOT_ROLLED_BACK, settle
+from gates.verdict import NOT_ROLLED_BACK, SUPERSEDED, settle
 from tests.gates.act.flagged import (
     FLAG,
     FLAGS_AT_COMMIT,
@@ -327,4 +327,4 @@ def test_a_rollback_that_came_too_late_leaves_what_was_stepped_since(
     action = rolled_back(migrated_url, asked)
     left = stepped and good_for_min == 60
     assert (action.flag, is_on(database), action.by_hand) == ("on" if left else "off", left, "")
-    assert ("the flag took a step since" in action.message) == left
+    assert ("the flag took a step since" in action.message, action.result == SUPERSEDED) == (left, left)

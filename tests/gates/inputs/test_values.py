@@ -23,6 +23,7 @@ BAD = {
         *("http://h:99999", "http://h:x", "http://h:0", "http://exa mple", "http://h/a b", "http://h/?q=planted"),
         *("http://h/#x", "http://[::1", "http://h\x1b[2J", "http://h\nX: y", f"http://h/{NOT_UTF8}", "javascript:x"),
         *("http://h..planted", "http://.h", f"http://{'a' * 64}", "http://ä..ö"),
+        *("http://u:12/planted@h", "http://u/planted@h:80"),  # a / of the password
     ),
     "DATABASE_URL": (
         *("planted-pw", "http://u:planted-pw@h/d", "mysql://u:planted-pw@h/d", "host=h planted-pw", "host='h planted"),

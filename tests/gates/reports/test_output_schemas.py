@@ -10,7 +10,7 @@ import pytest
 
 from gates.evidence import Evidence
 from gates.evidence_file import write_lines
-from gates.verdict import Action, StageResult
+from gates.verdict import SUPERSEDED, UNDECIDED, Action, NotRequired, StageResult
 from tests.gates.hostile_text import EVERYTHING
 from tests.gates.reports.report_pages import evidence, judged, unknown
 from tests.gates.reports.schemas import NAMES, broken_rules, schema
@@ -18,6 +18,11 @@ from tests.gates.reports.test_reports import VERDICTS
 
 SEEN, _ = judged({"sql/spot/audit-chain": unknown("sql/spot/audit-chain", EVERYTHING)}, Action("none", 10, 10))
 STAGE = dataclasses.replace(SEEN, stage=StageResult("sql", "unknown"))
+ODD = [
+    dataclasses.replace(SEEN, action=Action("promote", 10, None, "unknown")),
+    dataclasses.replace(SEEN, action=Action("none", 10, 10, SUPERSEDED, flag="on")),
+    dataclasses.replace(SEEN, not_required=(NotRequired("cohort/agent-success", UNDECIDED),)),
+]
 WRONG: list[Any] = [{"decision": "ship it"}, {"counts": {}}, {"findings": [{}]}, {"margin": 3}, {"action": {}}]
 
 
@@ -30,7 +35,7 @@ def test_a_schema_is_one(name: str) -> None:
     assert found["title"]
 
 
-@pytest.mark.parametrize("verdict", [*VERDICTS.values(), SEEN, STAGE])
+@pytest.mark.parametrize("verdict", [*VERDICTS.values(), SEEN, STAGE, *ODD])
 def test_a_verdict_is_valid_and_all_its_members_are_described(verdict: Any) -> None:
     """Pipelines cannot rely on a member without a description."""
     told = json.loads(verdict.dump())

@@ -13,7 +13,7 @@ from gates.evidence import JsonValue
 from gates.reports.sentences import OTHER_PATH, brief, recovery_lines
 from gates.reports.terminal import verdict_text
 from gates.text.inert import Terminal
-from gates.verdict import LEFT, Action, Counts, Decision, Effect, Finding, Margin, StageResult, Verdict
+from gates.verdict import SUPERSEDED, Action, Counts, Decision, Effect, Finding, Margin, StageResult, Verdict
 from tests.cases import cases
 from tests.gates.reports.report_pages import large
 from tests.gates.reports.test_reports import CATALOGUE, EVIDENCE, KINDS, RUN, VERDICTS
@@ -26,7 +26,7 @@ OFF = Action("rollback", 10, 0, "done", "outbox.enabled was switched off in 0.01
 STILL_ON = Action(
     "none", 10, 10, "failed", "outbox.enabled is still on: no connection", True, flag="on", by_hand="UPDATE"
 )
-TOO_LATE = dataclasses.replace(STILL_ON, message=f"outbox.enabled is still on: judged long ago: {LEFT}", by_hand="")
+TOO_LATE = dataclasses.replace(STILL_ON, result=SUPERSEDED, message="outbox.enabled is still on: too late", by_hand="")
 CHANGED = Action("promote", 10, 77, "changed", "it was set to 50 %, and a moment later it was at 77 %", True)
 NOTHING = Action()
 
