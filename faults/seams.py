@@ -279,7 +279,7 @@ async def tokens_that_say_nothing_are_none(
 @service(
     "A token with a letter beyond ASCII is a server error.",
     lambda p: _with_token(p, "Bearer t\u00f6ken".encode()) == 500,
-    ("drill/tokens/scheme-spelling",),
+    ("drill/tokens/other-scheme",),
     names=("500",),
 )
 @around("authenticate")
