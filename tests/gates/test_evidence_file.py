@@ -236,7 +236,7 @@ def test_a_record_without_the_end_of_its_evidence_is_no_record(tmp_path: Path) -
     """A folder of an older format is an error that says so; it is never judged without its chain."""
     for text, said in (
         ('{"format": 1, "finished_at": "x"}', "format 1 where 2 is read: another version of the gate wrote it"),
-        (json.dumps({"format": 2, "finished_at": "x", "policy": POLICY.to_json()}), "KeyError"),
+        (json.dumps({"format": 2, "finished_at": "x", "policy": POLICY.to_json()}), "no member 'decided_at'"),
     ):
         (tmp_path / "run.json").write_text(text, encoding="utf-8")
         with pytest.raises(CannotWork, match=said):
