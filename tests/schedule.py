@@ -9,8 +9,8 @@ LOADS = "tests/loadtests/test_"
 """How the names of loads begin; how what they measured is judged keeps no schedule."""
 LONG = "tests/drills/test_other_healthy.py"
 """Waits for minutes: begun late, it is what everybody waits for."""
-BESIDE_LOADS = 6
-"""Workers while a load is yet to be run. With six, every load kept its schedule on two cores."""
+BESIDE_LOADS = 8
+"""Workers while a load is yet to be run. With eight, every load kept its schedule on two cores."""
 Test = TypeVar("Test")
 
 
