@@ -16,7 +16,7 @@ from drills.workbench.database import SqlDoor, query
 from drills.workbench.journal import JOURNAL, Journal
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
-from drills.workbench.turns import TOGETHER, WAITS, Crew
+from drills.workbench.turns import BESIDE_LOAD, TOGETHER, WAITS, Crew
 from gates import disk
 from gates.checks.recorder import Observer, Unmet, spec_of
 from gates.deployment.dialect.signature import timed_by
@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--companies", metavar="FILE", help="append the id of every company that is created to FILE")
     group.addoption("--at-once", metavar="N", type=int, default=1, help="run so many drills side by side")
     group.addoption("--beside", metavar="N", type=int, default=0, help="and so many that ask the database nothing")
+    group.addoption("--beside-load", metavar="N", type=int, default=0, help="ask for the load; run N drills beside it")
     group.addoption("--lease", metavar="TEXT", help="of the run that starts this one: what the names of tenants carry")
     group.addoption("--trip-ms", metavar="MS", type=float, help="a round trip to the target; limits grow with it")
     machine = parser.getgroup("state machine")
@@ -72,13 +73,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{WAITS}(seconds): the check waits for half a second or longer; it begins early"
     )
+    config.addinivalue_line("markers", f"{BESIDE_LOAD}: the checks of this module wait for no worker, and load nothing")
     config.addinivalue_line("markers", f"{TOGETHER}: the checks of this module are run by one process")
     config.addinivalue_line("markers", f"{REWRITES}: the check changes by SQL what the service wrote: no journal")
     config.stash[JOURNAL] = Journal()
     config.add_cleanup(config.stash[JOURNAL].end)
-    config.pluginmanager.register(
-        Crew(config, config.getoption("--at-once"), config.getoption("--beside")), "drill-crew"
-    )
+    sizes = (config.getoption(option) for option in ("--at-once", "--beside", "--beside-load"))
+    config.pluginmanager.register(Crew(config, *sizes), "drill-crew")
 
 
 @pytest.fixture(scope="session")

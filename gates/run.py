@@ -240,15 +240,22 @@ def examine(context: Context, request: RunRequest, look: Callable[[], list[Stage
     the release. The processes of later stages are started early, beside the stages before.
     """
     stages: list[StageReport] = []
+    loaded: list[StageReport] = []
+
+    def load_once() -> None:
+        if not loaded:
+            loaded.extend(if_reached(context, "load", LOAD, lambda: load(context, request.load)))
+
     with ClockWatch(context), BacklogWatch(context), ExitStack() as ahead:
-        with drills(context) as drill:
-            stages += look()
-            again = ahead.enter_context(data(context, "after"))
-            ahead.enter_context(request.begin_load(context.target, context.out))
-            stages += if_reached(context, "drill", ("drill/",), drill)
-        stages += if_reached(context, "queue", QUEUE_STAGE, lambda: queue(context))
         try:
-            stages += if_reached(context, "load", LOAD, lambda: load(context, request.load))
+            with drills(context, load_once) as drill:
+                stages += look()
+                again = ahead.enter_context(data(context, "after"))
+                ahead.enter_context(request.begin_load(context.target, context.out))
+                stages += if_reached(context, "drill", ("drill/",), drill)
+            stages += if_reached(context, "queue", QUEUE_STAGE, lambda: queue(context))
+            load_once()  # if no drill asked for it
+            stages += loaded
             stages += if_reached(context, "data after", (*DATA, *ALERTS), again)
             stages += if_reached(context, "release", (RELEASE.id,), lambda: release_again(context))
         finally:

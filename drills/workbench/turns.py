@@ -5,6 +5,10 @@ change global state.
 of a drill is waiting. They are given the checks in their order, and send the reports to the process that collected.
 `--beside M` forks M more for the main part. They are given what asks the database nothing, and hold no session of it.
 A check of the main part that found the workers busy with others runs once more behind it, alone.
+
+With `--beside-load L` the load runs in the middle: a byte to `--calls` asks the gate for it, and one from `--when-told`
+says that it is over. Until then L processes run what disturbs no load: checks that ask the database nothing, or whose
+module is marked. The others work before it.
 """
 
 import itertools
@@ -13,13 +17,14 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Self
 
 import pytest
 
@@ -28,11 +33,11 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import ASKED_AGAIN, spec_of
 from gates.evidence import Severity
 
-SENTINELS, BEHIND, MAIN, LAST = 1, 2, 3, 4
-"""Ranks: sentinels that depend on no other, those that do, then the phases `main` and `last`."""
-WAITS, TOGETHER = "waits", "together"
-"""Marks a check that waits for half a second or longer: `waits(seconds)`; and a module whose checks share what one of
-them did, so that one process runs them all.
+SENTINELS, BEHIND, MAIN, LOADED, LAST = 1, 2, 3, 4, 5
+"""Ranks: sentinels that depend on no other, those that do, `main`, its part beside the load, `last`."""
+WAITS, TOGETHER, BESIDE_LOAD = "waits", "together", "beside_load"
+"""Marks a check that waits for half a second or longer: `waits(seconds)`; a module whose checks share what one of them
+did, so that one process runs them all; and a module whose checks may run beside the load.
 """
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
@@ -70,6 +75,11 @@ def asks_database(unit: Unit) -> bool:
     return bool(needs & {"database", "tenants"}) or any("sql_door" in item.fixturenames for item in unit)  # type: ignore[attr-defined]
 
 
+def may_run_beside_load(unit: Unit) -> bool:
+    """Whether the unit asks the database nothing, or its module says that it disturbs no load."""
+    return not asks_database(unit) or any(item.get_closest_marker(BESIDE_LOAD) for item in unit)
+
+
 def pages(item: pytest.Item) -> bool:
     """Whether a failure of the item pages. That of a test without a check does, too."""
     spec = spec_of(item)
@@ -84,11 +94,11 @@ def wait_s(item: pytest.Item) -> float:
 
 class Crew:
     """Runs the checks of a session in processes of its own. size: how many at once; beside: how many more in the main
-    part, for what asks the database nothing.
+    part, for what asks the database nothing; load: how many while the load runs (0: there is none).
     """
 
-    def __init__(self, config: pytest.Config, size: int, beside: int = 0) -> None:
-        self._size, self._beside = size, beside
+    def __init__(self, config: pytest.Config, size: int, beside: int = 0, load: int = 0) -> None:
+        self._size, self._beside, self._load = size, beside, load
         if size > 1 and not config.getoption("--companies"):
             self._listed = tempfile.TemporaryDirectory(prefix="replaygate-drills-")
             config.option.companies = str(Path(self._listed.name) / "companies")
@@ -103,11 +113,12 @@ class Crew:
         if self._size < 2 or session.testsfailed or session.config.option.collectonly:
             return None
         children: list[_Child] = []
-        for number, items in itertools.groupby(session.items, rank):
-            units = in_units(list(items))
-            size = min(self._size, len(session.items)) if number in {SENTINELS, BEHIND, MAIN} else 1
-            children = _resized(children, session, size, self._beside if number == MAIN else 0)
-            seen = _run(session, units, children, again=number == MAIN)
+        for number, units in self._turns(session.items):
+            size = min(self._size, len(session.items)) if number < LAST else 1
+            is_main = number in {MAIN, LOADED}
+            children = _resized(children, session, size, self._beside if is_main else 0)
+            with _Load.asked_for(session.config, self._load) if number == LOADED else nullcontext() as load:
+                seen = _run(session, units, children, load, again=is_main)
             if seen.busy:
                 children = _resized(children, session, 1, 0)
                 _ask_again(session, seen, children)
@@ -117,6 +128,42 @@ class Crew:
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         return True
+
+    def _turns(self, items: Sequence[pytest.Item]) -> Iterator[tuple[int, list[Unit]]]:
+        """The ranks with their units, in turn."""
+        for number, ranked in itertools.groupby(items, rank):
+            units = in_units([*ranked])
+            beside = [unit for unit in units if may_run_beside_load(unit)] if number == MAIN and self._load else []
+            yield number, [unit for unit in units if unit not in beside]
+            if beside:
+                yield LOADED, beside
+
+
+@dataclass(slots=True)
+class _Load:
+    """The load that runs beside checks until the gate says by `told`, a file descriptor, that it is over. most: how
+    many processes may work meanwhile.
+    """
+
+    told: int
+    most: int
+    is_over: bool = False
+
+    @classmethod
+    @contextmanager
+    def asked_for(cls, config: pytest.Config, most: int) -> Iterator[Self]:
+        """A load that begins now; at the end of the block it is over."""
+        load = cls(config.getoption("--when-told"), most)
+        os.write(config.getoption("--calls"), b"1")
+        yield load
+        load.look(None)
+
+    def look(self, wait_s: float | None = 0.0) -> bool:
+        """Whether the load is over by now, or within so many seconds (None: however long it takes)."""
+        if not self.is_over and wait([self.told], wait_s):
+            os.read(self.told, 1)
+            self.is_over = True
+        return self.is_over
 
 
 @dataclass(slots=True)
@@ -166,10 +213,17 @@ def _forked(session: pytest.Session, *, asks: bool) -> _Child:
     return _Child(ours, process, asks, place)
 
 
-def _run(session: pytest.Session, units: Sequence[Unit], children: Sequence[_Child], *, again: bool = False) -> _Seen:
-    """Run these units on these children and pass their reports on. Those that wait come first, but on half of the
-    children, so that the others work meanwhile. With `again`, checks that found the workers busy are returned, and not
-    reported yet.
+def _run(
+    session: pytest.Session,
+    units: Sequence[Unit],
+    children: Sequence[_Child],
+    load: _Load | None = None,
+    *,
+    again: bool = False,
+) -> _Seen:
+    """Run these units on these children, few of them beside a load, and pass their reports on. Those that wait come
+    first, but on half of the children, so that the others work meanwhile. With `again`, checks that found the workers
+    busy are returned, and not reported yet.
     """
     config, hook = session.config, session.config.hook
     places = {item: place for place, item in enumerate(session.items)}
@@ -183,7 +237,8 @@ def _run(session: pytest.Session, units: Sequence[Unit], children: Sequence[_Chi
             is_room = 2 * sum(one.waits for one in at_work.values()) < len(children)
             own = waits if waits and (is_room or not work) else work
             due = own if child.asks and own else others
-            if due and not session.shouldfail:
+            is_free = load is None or load.look() or len(at_work) < load.most
+            if due and is_free and not session.shouldfail:
                 child.waits = due is waits
                 Scene.crowd.note(child.place, DRILLING)
                 with suppress(BrokenPipeError):  # it has died: its answer is an end, and the check unknown

@@ -83,6 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--round", default="", choices=("", "before"), help="`before`: these checks are seen again later")
     group.addoption("--run-id", default="", help="name of this run, in its evidence and in the names of drill tenants")
     group.addoption("--when-told", metavar="FD", type=int, help="collect, and look once a byte comes from FD")
+    group.addoption("--calls", metavar="FD", type=int, help="a byte to FD asks the gate to work; --when-told answers")
     group.addoption("--catalogue", metavar="FILE", help="write the specs of all collected checks to FILE, run nothing")
 
 

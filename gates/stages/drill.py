@@ -25,6 +25,7 @@ WORTH_A_WORKER_MS = 10.0
 """Round-trip time that is worth one more worker."""
 MOST_BESIDE, WORTH_ONE_BESIDE_MS = 4, 50.0
 """Additional workers for drills without a database session."""
+LEAST_BESIDE_LOAD = 2
 
 
 def drill(context: Context) -> list[StageReport]:
@@ -34,13 +35,15 @@ def drill(context: Context) -> list[StageReport]:
 
 
 @contextlib.contextmanager
-def drills(context: Context) -> Iterator[Callable[[], list[StageReport]]]:
-    """The stage as a callable; its process is started now, beside what the block does first."""
+def drills(context: Context, load: Callable[[], None] | None = None) -> Iterator[Callable[[], list[StageReport]]]:
+    """The stage as a callable; its process is started now, beside what the block does first. load: called while those
+    drills are at work that disturb no load, between the others and those that change global state.
+    """
     lease, term = _lease(context)
     try:
         expected = context.applicable(PREFIX)
         if expected:
-            with begun(_suite(context, expected, term), context) as one:
+            with begun(_suite(context, expected, term, load), context) as one:
                 yield lambda: [looked(one, context)]
         else:
             yield list
@@ -51,12 +54,16 @@ def drills(context: Context) -> Iterator[Callable[[], list[StageReport]]]:
         _remove_left(context)
 
 
-def _suite(context: Context, expected: Sequence[CheckSpec], term: Sequence[str]) -> SuiteRun:
+def _suite(
+    context: Context, expected: Sequence[CheckSpec], term: Sequence[str], load: Callable[[], None] | None
+) -> SuiteRun:
     given = (f"--companies={context.companies}", f"--trip-ms={trip_ms(context):.0f}")
     only = [f"--only={pattern}" for pattern in context.only]
-    crew = (f"--at-once={workers_for(context)}", f"--beside={beside_for(context)}")
+    crew = [f"--at-once={workers_for(context)}", f"--beside={beside_for(context)}"]
+    crew += [f"--beside-load={beside_load(context)}"] if load else []
     options = (*given, *crew, *only, *term)
-    return SuiteRun("drill", "drills", expected, stretched(context, context.settings.drill_timeout_s), options)
+    limit_s = stretched(context, context.settings.drill_timeout_s)
+    return SuiteRun("drill", "drills", expected, limit_s, options, meanwhile=load)
 
 
 def _lease(context: Context) -> tuple[Lease | None, tuple[str, ...]]:
@@ -92,3 +99,9 @@ def workers_for(context: Context) -> int:
 def beside_for(context: Context) -> int:
     """How many more drills without a database session run at once, if the target is distant."""
     return min(MOST_BESIDE, int(trip_ms(context) / WORTH_ONE_BESIDE_MS))
+
+
+def beside_load(context: Context) -> int:
+    """How many drills run at once beside the load, which measures times: few if the target is near."""
+    most = workers_for(context) + beside_for(context)
+    return min(most, LEAST_BESIDE_LOAD + int(trip_ms(context) / WORTH_A_WORKER_MS))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -54,15 +55,20 @@ class SuiteRun:
     options: tuple[str, ...] = ()
     http: bool = True
     """Whether it looks at the service, and not only at the database."""
+    meanwhile: Callable[[], None] | None = None
+    """What this process does when the suite asks for it; the suite's time stands still."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A suite's process, which imports and collects; it looks at the target once `tell` is written to."""
+    """A suite's process, which imports and collects; it looks at the target once `tell` is written to. A byte from
+    `called` asks for what is done meanwhile; one more to `tell` says that it is.
+    """
 
     suite: SuiteRun
     process: subprocess.Popen[bytes]
     tell: BinaryIO
+    called: BinaryIO
     log: Path
 
 
@@ -76,15 +82,22 @@ def begun(suite: SuiteRun, context: Context) -> Iterator[Begun]:
     disk.folder(log.parent)
     with disk.opened(log, "wb") as output, _temporary(context, suite) as temporary:
         os.fchmod(output.fileno(), 0o600)  # nothing in it is redacted yet
-        waits, tells = os.pipe()
-        with os.fdopen(waits), os.fdopen(tells, "wb", buffering=0) as tell:
-            process = _start(_command(suite, context, folder, waits), context, output.fileno(), temporary, waits)
+        with _pipe() as (waits, tell), _pipe() as (called, calls):
+            ends = (waits.fileno(), calls.fileno())
+            process = _start(_command(suite, context, folder, *ends), context, output.fileno(), temporary, ends)
             try:
-                yield Begun(suite, process, tell, log)
+                yield Begun(suite, process, tell, called, log)
             finally:
                 end(process)
                 with contextlib.suppress(FileNotFoundError):  # it was removed: nothing is left to redact
                     disk.write(log, characters.log(_text(log, context)))
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    reads, writes = os.pipe()
+    with os.fdopen(reads, "rb", buffering=0) as reader, os.fdopen(writes, "wb", buffering=0) as writer:
+        yield reader, writer
 
 
 def _text(log: Path, context: Context) -> str:
@@ -103,13 +116,13 @@ def looked(one: Begun, context: Context) -> StageReport:
     """Let the suite look. Whatever happens, every expected check has evidence afterwards, if need be unknown. If the
     target stops answering, or had stopped before, the suite ends, and what it did not see is blocked by that.
     """
-    suite, started = one.suite, time.monotonic()
+    suite = one.suite
     already = len(context.lines())
-    follow = _Follower(suite, context, started)
+    follow = _Follower(suite, context)
     shut, code, text = known_shut(context.evidence, http=suite.http), None, ""
     if not shut:
         with Watchdog(context.target, suite.name, http=suite.http) as dog:
-            code, text = _ran(one, context, started + suite.timeout_s, follow, dog)
+            code, text = _ran(one, context, follow, dog)
         shut = dog.shut
         context.write(shut)
     error = shut[0].message if shut else _error(code, suite, text)
@@ -118,16 +131,14 @@ def looked(one: Begun, context: Context) -> StageReport:
     else:
         missed = suite.expected if error else _certain(suite, context)
         context.account_for(missed, error or _ABSENT.format(suite.name), already=already)
-    seconds = time.monotonic() - started
     follow(done=True, error=error)
-    return StageReport(suite.name, seconds, code if code is not None else -1, error)
+    return StageReport(suite.name, follow.seconds, code if code is not None else -1, error)
 
 
-def _ran(one: Begun, context: Context, deadline: float, follow: _Follower, dog: Watchdog) -> tuple[int | None, str]:
+def _ran(one: Begun, context: Context, follow: _Follower, dog: Watchdog) -> tuple[int | None, str]:
     """The suite's exit code, None if it was ended, and its output without secrets."""
-    with contextlib.suppress(BrokenPipeError):  # it failed before the signal, as its exit code says
-        one.tell.write(b"1")
-    code = _wait(one.process, deadline, follow, dog)
+    _tell(one)
+    code = _wait(one, follow, dog)
     end(one.process)
     return code, _text(one.log, context)
 
@@ -166,7 +177,7 @@ def pytest_of(folder: Path, ini: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "pytest", str(folder), "-c", str(ini), *alone)
 
 
-def _command(suite: SuiteRun, context: Context, folder: Path, waits: int) -> list[str]:
+def _command(suite: SuiteRun, context: Context, folder: Path, waits: int, calls: int) -> list[str]:
     ini = context.out / "logs" / "pytest.ini"
     disk.folder(ini.parent)
     disk.write(ini, "[pytest]\n")
@@ -182,13 +193,16 @@ def _command(suite: SuiteRun, context: Context, folder: Path, waits: int) -> lis
             f"--run-id={context.run_id}",
             f"--left-out={left_out}",
             f"--when-told={waits}",
+            f"--calls={calls}",
         ),
         *allowed,
         *suite.options,
     ]
 
 
-def _start(command: list[str], context: Context, output: int, temporary: Path, waits: int) -> subprocess.Popen[bytes]:
+def _start(
+    command: list[str], context: Context, output: int, temporary: Path, ends: tuple[int, int]
+) -> subprocess.Popen[bytes]:
     environ = config.environment_of(context.target, context.environ)
     environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
     with_parent = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGKILL)), "-1", "-1"]
@@ -200,20 +214,30 @@ def _start(command: list[str], context: Context, output: int, temporary: Path, w
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        pass_fds=(waits,),
+        pass_fds=ends,
     )
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower, dog: Watchdog) -> int | None:
-    """The exit code, or None if the time ran out, or the watchdog fires."""
+def _wait(one: Begun, follow: _Follower, dog: Watchdog) -> int | None:
+    """The exit code, or None if the time ran out, or the watchdog fires. What the suite asks for is done meanwhile."""
+    process = one.process
     ending = threading.Thread(target=process.wait, name=f"{process.pid}-ends", daemon=True)  # `wait` with a limit polls
     ending.start()
-    while time.monotonic() < deadline and not dog.fired:
+    while follow.seconds < one.suite.timeout_s and not dog.fired:
         ending.join(POLL_S)
         if not ending.is_alive():
             return process.returncode
         follow()
+        if one.suite.meanwhile and select.select([one.called], [], [], 0)[0]:
+            one.called.read(1)
+            follow.without(one.suite.meanwhile)
+            _tell(one)
     return None
+
+
+def _tell(one: Begun) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it failed before the signal, as its exit code says
+        one.tell.write(b"1")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -251,13 +275,25 @@ def _error(code: int | None, suite: SuiteRun, text: str) -> str:
 class _Follower:
     """Counts outcomes as lines are appended to the evidence file, and reports them."""
 
-    def __init__(self, suite: SuiteRun, context: Context, started: float) -> None:
-        self._suite, self._context, self._started = suite, context, started
+    def __init__(self, suite: SuiteRun, context: Context) -> None:
+        self._suite, self._context, self._started = suite, context, time.monotonic()
         self._offset = context.evidence.stat().st_size if context.evidence.exists() else 0
         self._counts = dict.fromkeys(Outcome, 0)
+        self._own = {spec.id for spec in suite.expected}
         self._before: dict[str, Outcome] = {}
         """Outcomes of checks that must be seen again."""
         self()
+
+    @property
+    def seconds(self) -> float:
+        """How long the suite has run."""
+        return time.monotonic() - self._started
+
+    def without(self, work: Callable[[], None]) -> None:
+        """Do what is no work of the suite: its time stands still."""
+        began = time.monotonic()
+        work()
+        self._started += time.monotonic() - began
 
     def __call__(self, *, done: bool = False, error: str = "") -> None:
         path = self._context.evidence
@@ -267,6 +303,8 @@ class _Follower:
                 whole, newline, _ = lines.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)
             for one in read_on(path, whole, self._context.run_id):
+                if one.check not in self._own:
+                    continue
                 if one.round == "before":
                     self._before[one.check] = one.outcome
                 elif one.check in self._before:
@@ -279,7 +317,7 @@ class _Follower:
                 self._counts[Outcome.FAIL],
                 self._counts[Outcome.UNKNOWN],
                 len(self._suite.expected),
-                time.monotonic() - self._started,
+                self.seconds,
                 done,
                 error,
             )

@@ -31,8 +31,8 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     names: set[str] = set()
     ran, start = suite._ran, suite._start
 
-    def started(command: list[str], context: Context, output: int, temporary: Path, waits: int) -> Any:
-        return start(command if temporary.name in names else ["/bin/true"], context, output, temporary, waits)
+    def started(command: list[str], context: Context, output: int, temporary: Path, ends: tuple[int, int]) -> Any:
+        return start(command if temporary.name in names else ["/bin/true"], context, output, temporary, ends)
 
     def run_or_write(one: Begun, context: Context, *limits: Any) -> tuple[int | None, str]:
         if one.suite.name in names:
