@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import psycopg
-import pytest
 
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.scene import LISTS, Scene
@@ -13,8 +12,6 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.evidence import Severity
-
-pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
 

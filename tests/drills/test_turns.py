@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -22,9 +23,10 @@ from drills.workbench.turns import Crew
 def pytest_addoption(parser):
     parser.addoption("--companies")
     parser.addoption("--beside", type=int, default=0)
+    parser.addoption("--beside-load", type=int, default=0)
 
 def pytest_configure(config):
-    config.pluginmanager.register(Crew(config, 3, config.getoption("--beside")))
+    config.pluginmanager.register(Crew(config, 3, config.getoption("--beside"), config.getoption("--beside-load")))
 
 @pytest.fixture(autouse=True)
 def noted(request):
@@ -127,6 +129,44 @@ def test_waits(number, sql_door):
 @check("drill/x/works")
 def test_works(sql_door): pathlib.Path("worked").touch()
 """
+LOADED = """
+import pathlib, time
+import pytest
+from gates.checks.recorder import check
+
+@pytest.fixture
+def sql_door(): pass
+
+@pytest.fixture(autouse=True)
+def looked(seen):
+    seen.control("x")
+    seen.count()
+
+def at_work():
+    return len(list(pathlib.Path().glob("works-*")))
+
+@check("drill/x/main")
+def test_main(sql_door): pathlib.Path("main-is-over").touch()
+
+@pytest.mark.beside_load
+@pytest.mark.parametrize("number", range(6))
+@check("drill/x/marked")
+def test_marked(sql_door, number):
+    assert pathlib.Path("main-is-over").exists()
+    place = pathlib.Path(f"works-{number}")
+    place.touch()
+    pathlib.Path(f"most-{at_work()}").touch()
+    deadline = time.monotonic() + 20
+    while number < 2 and not pathlib.Path("most-2").exists():
+        assert time.monotonic() < deadline
+    place.unlink()
+
+@check("drill/x/asks-nothing")
+def test_asks_nothing(): assert pathlib.Path("main-is-over").exists()
+
+@check("drill/x/last", phase="last")
+def test_last(): assert pathlib.Path("is-over").exists()
+"""
 SHARING = """
 import pytest
 from gates.checks.recorder import check
@@ -187,14 +227,15 @@ def test_endless():
 """
 
 
-def start(folder: Path, *options: str, **modules: str) -> subprocess.Popen[str]:
-    """Start pytest over these modules."""
+def start(folder: Path, *options: str, ends: Sequence[int] = (), **modules: str) -> subprocess.Popen[str]:
+    """Start pytest over these modules, with these ends of pipes."""
     for name, text in {"conftest": CONFTEST, **modules}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = check\n    together\n    waits\n", encoding="utf-8")
+    ini = "[pytest]\nmarkers = check\n    together\n    waits\n    beside_load\n"
+    (folder / "pytest.ini").write_text(ini, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
-    return subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True, pass_fds=ends)
 
 
 def test_a_crew_runs_every_check_once_by_phase(tmp_path: Path) -> None:
@@ -234,6 +275,25 @@ def test_waits_leave_a_process_to_the_others(tmp_path: Path) -> None:
     """However many checks wait, one that does not is run meanwhile."""
     said, _ = start(tmp_path, test_waiting=WAITING).communicate(timeout=60)
     assert "5 passed" in said, said
+
+
+def test_the_load_runs_beside_what_disturbs_none(tmp_path: Path) -> None:
+    """Two of three processes work beside the load, after what could disturb it. The last phase waits for its end."""
+    (waits, tell), (called, calls) = os.pipe(), os.pipe()
+    options = ("-p", "gates.checks.recorder", "--beside-load=2", f"--when-told={waits}", f"--calls={calls}")
+    process = start(tmp_path, *options, ends=(waits, calls), test_loaded=LOADED)
+    os.write(tell, b"1")
+    assert os.read(called, 1)
+    until(lambda: len((tmp_path / "ran").read_text(encoding="utf-8").split()) == 8)
+    most = {path.name for path in tmp_path.glob("most-*")}
+    (tmp_path / "is-over").touch()
+    os.write(tell, b"1")
+    said, _ = process.communicate(timeout=60)
+    for end in (waits, tell, called, calls):
+        os.close(end)
+    assert "9 passed" in said, said
+    assert "most-2" in most
+    assert "most-3" not in most
 
 
 def test_the_option_of_xdist_asks_for_a_crew(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_alert(seen, request):
 
 OPTIONS = """
 def pytest_addoption(parser):
-    for name in ("--companies", "--lease", "--trip-ms", "--at-once", "--beside"):
+    for name in ("--companies", "--lease", "--trip-ms", "--at-once", "--beside", "--beside-load"):
         parser.addoption(name)
     for name in ("--exclude-companies", "--crowded-companies", "--manifest", "--state", "--steps"):
         parser.addoption(name)

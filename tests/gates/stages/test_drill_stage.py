@@ -12,7 +12,7 @@ from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages.context import Context
 from gates.stages.distance import stretched
-from gates.stages.drill import MOST_BESIDE, MOST_LENT, MOST_WORKERS, beside_for, drill, workers_for
+from gates.stages.drill import MOST_BESIDE, MOST_LENT, MOST_WORKERS, beside_for, beside_load, drill, workers_for
 from gates.stages.preflight.database import DATABASE, ROOM, database_lines
 from gates.stages.preflight.endpoints import REACHABLE
 from gates.stages.preflight.looks import TRIP_MS
@@ -46,6 +46,12 @@ def test_a_far_target_is_given_more_requests_and_no_more_sessions(
     context = answering(answer_ms, tmp_path, url="postgresql://pooler")
     assert beside_for(context) == beside
     assert workers_for(context) <= MOST_WORKERS
+
+
+@pytest.mark.parametrize(("answer_ms", "beside"), [(3.0, 2), (40.0, 4), (4000.0, MOST_WORKERS + MOST_BESIDE)])
+def test_few_drills_run_beside_the_load_of_a_near_target(answer_ms: float, beside: int, tmp_path: Path) -> None:
+    """More if it is distant: they wait most of the time. Never more than without a load."""
+    assert beside_load(answering(answer_ms, tmp_path)) == beside
 
 
 @pytest.mark.parametrize(("answer_ms", "limit_s"), [(3.0, 182), (250.0, 360), (5200.0, 180)])

@@ -3,6 +3,7 @@
 import os
 import select
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from gates.deployment.target import Target
 from gates.evidence import Outcome, TargetKind
 from gates.stages import suite
 from gates.stages.context import Context
-from gates.stages.suite import SuiteRun
+from gates.stages.suite import Begun, SuiteRun
 from tests.sources import ROOT
 from tests.waiting import until
 
@@ -32,8 +33,8 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
     (tmp_path / "drills" / "test_it.py").write_text(TEST, encoding="utf-8")
     log, processes = tmp_path / "out" / "logs" / "drill.log", list[subprocess.Popen[bytes]]()
 
-    def interrupted(process: subprocess.Popen[bytes], *_: Any) -> None:
-        processes.append(process)
+    def interrupted(one: Begun, *_: Any) -> None:
+        processes.append(one.process)
         until(lambda: SECRET in log.read_text(encoding="utf-8"), 60)
         modes.extend(path.stat().st_mode for path in (log, tmp_path / "out" / suite.TEMPORARY))
         raise KeyboardInterrupt
@@ -108,6 +109,47 @@ def test_a_suite_that_was_begun_looks_when_it_is_told(tmp_path: Path, monkeypatc
         assert bool(context.lines()) is told
         collected.unlink()
     assert not (tmp_path / "out" / suite.TEMPORARY).exists()
+
+
+CALLS = """
+import os
+from gates.checks.recorder import check
+
+@check("drill/small/calls")
+def test_calls(seen, pytestconfig):
+    \"\"\"It asks for work, and goes on when that is done.\"\"\"
+    seen.control("x")
+    seen.count()
+    os.write(pytestconfig.getoption("--calls"), b"1")
+    assert os.read(pytestconfig.getoption("--when-told"), 1)
+"""
+
+
+def test_what_a_suite_asks_for_is_done_outside_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate does it while the suite runs, says so, and counts none of it as the suite's."""
+    (tmp_path / "drills").mkdir()
+    (tmp_path / "drills" / "test_calls.py").write_text(CALLS, encoding="utf-8")
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    context = Context(Target(TargetKind.STAGING), Settings(), tmp_path / "out", "run", environ=environ)
+    gate_time = Elapsing()
+    monkeypatch.setattr(suite, "time", gate_time)
+    report = suite.run(SuiteRun("drill", "drills", (), 60.0, meanwhile=gate_time.hour), context)
+    assert [(e.check, e.outcome) for e in context.lines()] == [("drill/small/calls", Outcome.PASS)]
+    assert (gate_time.hours, report.error) == (1, "")
+    assert report.seconds < 60.0
+
+
+class Elapsing:
+    """A clock on which an hour can pass at once."""
+
+    hours = 0
+
+    def hour(self) -> None:
+        self.hours += 1
+
+    def monotonic(self) -> float:
+        return time.monotonic() + 3600.0 * self.hours
 
 
 def test_nothing_goes_on_behind_a_suite_that_was_killed() -> None:
