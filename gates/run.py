@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -240,22 +241,24 @@ def examine(context: Context, request: RunRequest, look: Callable[[], list[Stage
     the release. The processes of later stages are started early, beside the stages before.
     """
     stages: list[StageReport] = []
-    loaded: list[StageReport] = []
+    loads: list[list[StageReport]] = []
 
-    def load_once() -> None:
-        if not loaded:
-            loaded.extend(if_reached(context, "load", LOAD, lambda: load(context, request.load)))
+    def load_it(*, beside_drills: bool) -> None:
+        one = partial(load, context, request.load, beside_drills=beside_drills)
+        loads.append(if_reached(context, "load", LOAD, one))
 
     with ClockWatch(context), BacklogWatch(context), ExitStack() as ahead:
         try:
-            with drills(context, load_once) as drill:
+            with drills(context, partial(load_it, beside_drills=True)) as drill:
                 stages += look()
                 again = ahead.enter_context(data(context, "after"))
                 ahead.enter_context(request.begin_load(context.target, context.out))
                 stages += if_reached(context, "drill", ("drill/",), drill)
             stages += if_reached(context, "queue", QUEUE_STAGE, lambda: queue(context))
-            load_once()  # if no drill asked for it
-            stages += loaded
+            if not loads or not loads[-1]:  # no drill asked for it, or it did not pass beside them
+                stages += clean_up(context, request.after_load) if loads else []
+                load_it(beside_drills=False)
+            stages += loads[-1]
             stages += if_reached(context, "data after", (*DATA, *ALERTS), again)
             stages += if_reached(context, "release", (RELEASE.id,), lambda: release_again(context))
         finally:

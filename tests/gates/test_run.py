@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -17,10 +19,11 @@ from gates.operator.one_stage import run_stage
 from gates.reports import webhook
 from gates.request import RunRequest
 from gates.run import run_gate
-from gates.stages.context import Progress
+from gates.stages.context import Context, Progress, StageReport
+from gates.stages.preflight.endpoints import REACHABLE
 from gates.verdict import Action, Decision, Verdict
 from tests.gates.reports.schemas import broken_rules
-from tests.gates.small_run import CATALOGUE, COMPANY, SECRET, change, spec, told
+from tests.gates.small_run import CATALOGUE, COMPANY, SECRET, change, spec, told, written
 
 SUITES = {"data before", "drill", "data after"}
 
@@ -171,6 +174,65 @@ def test_a_run_json_that_is_not_one_is_said(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(text, encoding="utf-8")
         with pytest.raises(CannotWork, match=r"run\.json"):
             record.recompute(tmp_path)
+
+
+SLOW, LOST = "load/http_req_duration/p95", "load/events_lost/count"
+
+
+@pytest.mark.parametrize(
+    ("beside", "alone", "made", "decision"),
+    [
+        ({}, {}, 1, Decision.PROMOTE),
+        ({SLOW: Outcome.FAIL}, {}, 2, Decision.PROMOTE),
+        ({SLOW: Outcome.FAIL}, {SLOW: Outcome.FAIL}, 2, Decision.ROLLBACK),
+        ({SLOW: Outcome.PASS}, {SLOW: Outcome.FAIL}, 1, Decision.PROMOTE),
+        ({LOST: Outcome.FAIL}, {}, 2, Decision.ROLLBACK),
+        ({SLOW: Outcome.UNKNOWN}, {SLOW: Outcome.UNKNOWN}, 2, Decision.HOLD),
+        ({REACHABLE.id: Outcome.UNKNOWN}, {}, 1, Decision.HOLD),
+    ],
+)
+def test_a_load_beside_drills_counts_if_it_passes(
+    asked: RunRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    beside: dict[str, Outcome],
+    alone: dict[str, Outcome],
+    made: int,
+    decision: Decision,
+) -> None:
+    """Else the target is loaded again, alone, and what was counted beside them stands. A dead target is not."""
+    loads: list[dict[str, Outcome]] = []
+    removed: list[int] = []
+
+    def load(_target: Target, _out: Path) -> list[Evidence]:
+        loads.append(seen := alone if loads else beside)
+        if REACHABLE.id in seen:
+            return [Evidence(REACHABLE.id, Outcome.UNKNOWN, "it is gone", details={"unreachable": True})]
+        return [
+            Evidence(check, seen.get(check, Outcome.PASS), "said", samples=60) for check in (SLOW, LOST, "load/small")
+        ]
+
+    @contextmanager
+    def drills(context: Context, during: Callable[[], None]) -> Iterator[Callable[[], list[StageReport]]]:
+        def look() -> list[StageReport]:
+            during()
+            context.write([written(s, context, before=False) for s in context.applicable(("drill/",))])
+            return []
+
+        yield look
+
+    def after_load(_target: Target, _out: Path) -> str:
+        removed.append(len(loads))
+        return ""
+
+    monkeypatch.setattr("gates.run.drills", drills)
+    catalogue = (*CATALOGUE, spec(SLOW), spec(LOST))
+    policy = dataclasses.replace(asked.policy, catalogue=catalogue, scope=WHOLE)
+    monkeypatch.setattr("gates.decision.floor.FLOOR", {})
+    verdict = run_gate(dataclasses.replace(asked, load=load, after_load=after_load, policy=policy))
+    reason = "DATABASE_URL is not set"  # a promotion cannot be carried out
+    promoted = verdict.decision is Decision.HOLD and reason in verdict.reason
+    assert (Decision.PROMOTE if promoted else verdict.decision) is decision, verdict.reason
+    assert (len(loads), removed) == (made, [*range(1, made), made])
 
 
 @pytest.mark.parametrize("broken", [False, True])
