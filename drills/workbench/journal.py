@@ -29,7 +29,7 @@ from gates.text.foreign import json_object
 
 EVENTS = "/events"
 MOST_BYTES = 20_000
-"""Of a line: what is longer is left to the check that sent it."""
+"""Of a body, and of a line: what is longer is left to the check that sent it."""
 MEMBERS = {
     REPLAY: (
         *("status", "replay_run_id", "idempotency_key", "company_id", "dry_run", "duplicate", "target_count"),
@@ -103,7 +103,7 @@ class Journal:
 
     def note(self, request: Request, answer: Answer) -> None:
         """Note an exchange of the current check."""
-        if self.check and request.method == "POST" and request.path in MEMBERS:
+        if self.check and request.method == "POST" and request.path in MEMBERS and len(request.body) <= MOST_BYTES:
             said = answer.json()
             members = {name: said[name] for name in MEMBERS[request.path] if name in said}
             asked = json_object(request.body)
@@ -181,11 +181,13 @@ def _wrongly_marked(said: dict[str, Any], answer: Answer) -> str:
 
 def _strangers(request: Request, answer: Answer) -> list[str]:
     """What an answer names as tenants are named, and its caller did not send."""
+    found = {*_TENANT.findall(answer.body.decode(errors="replace").lower())}
+    if not found:
+        return []
     claims = (json.dumps(claims_of(value)) for name, value in request.headers if name.lower() == "authorization")
     sent = [request.body.decode(errors="replace"), *(value for _, value in request.headers), *claims]
     known = {*_TENANT.findall(" ".join(sent).lower())}
-    found = {*_TENANT.findall(answer.body.decode(errors="replace").lower())} - known
-    return sorted(one for one in found if not any(one.endswith(own[:8]) or id_of(one) == own for own in known))
+    return sorted(one for one in found - known if not any(one.endswith(own[:8]) or id_of(one) == own for own in known))
 
 
 JOURNAL = pytest.StashKey[Journal]()
