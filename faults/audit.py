@@ -58,7 +58,7 @@ def _limited_rows(probe: Probe) -> int:
 @service(
     lambda p: _limited_rows(p) > 3,
     (f"{AUDIT}/rate-limited-once-a-minute", "drill/rate-limit/refusals-audited-once-a-minute"),
-    names=("minute", "rows", "rate_limited"),
+    ("minute", "rows", "rate_limited"),
 )
 def every_limited_audited(settings: Settings) -> Parts:
     """Every refusal by the rate limit has a row of its own: a script fills the trail."""
@@ -74,9 +74,7 @@ def every_limited_audited(settings: Settings) -> Parts:
 
 
 @service(
-    lambda p: paused_rows(p) == 1,
-    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
-    names="refusal",
+    lambda p: paused_rows(p) == 1, (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"), "refusal"
 )
 def every_refusal_once_a_minute(settings: Settings) -> Parts:
     """Of the refusals by a pause or a flag only the first of a minute is audited."""
@@ -103,7 +101,7 @@ def paused_rows(probe: Probe) -> int:
 @service(
     lambda p: _audited_id(p, "chosen-by-a-caller") == "chosen-by-a-caller",
     "drill/observability/request-id-in-the-trail",
-    names="request id",
+    "request id",
 )
 @around("replay")
 async def audits_the_callers_request_id(release: Parts, parts: Parts, call: Call) -> Reply:
@@ -119,7 +117,7 @@ def _audited_id(probe: Probe, chosen: str) -> Any:
         return probe.value("SELECT request_id FROM audit_logs WHERE scope = %s", company)
 
 
-@service(lambda p: _forbidden_rows(p) > 0, f"{AUDIT}/refusal-forbidden", names="stranger")
+@service(lambda p: _forbidden_rows(p) > 0, f"{AUDIT}/refusal-forbidden", "stranger")
 @instead_of("replay")
 async def forbidden_under_the_victim(parts: Parts, call: Call) -> Reply:
     """A forbidden request is audited under the company that it asked for: a stranger fills another's trail."""
@@ -128,7 +126,7 @@ async def forbidden_under_the_victim(parts: Parts, call: Call) -> Reply:
     return await replay(dataclasses.replace(parts, refusals=notes), call)
 
 
-@service(lambda p: _forbidden_elsewhere(p) > 0, f"{AUDIT}/refusal-forbidden", names="under")
+@service(lambda p: _forbidden_elsewhere(p) > 0, f"{AUDIT}/refusal-forbidden", "under")
 def forbidden_under_another_name(settings: Settings) -> Parts:
     """A forbidden request is audited under the scope `company:<id>`, which no tenant can read."""
     release = build_parts(settings)
@@ -163,7 +161,7 @@ def _forbidden_rows(probe: Probe) -> int:
 @service(
     lambda p: _rows_of_a_refused_dry_run(p) == 0,
     tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "feature-disabled", "budget-exhausted")),
-    names="row",
+    "row",
 )
 def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
     """A refused dry run is not audited."""
@@ -174,7 +172,7 @@ def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
 @service(
     lambda p: _rows_of_a_refused_dry_run(p, force=True) == 0,
     tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "feature-disabled", "budget-exhausted")),
-    names="row",
+    "row",
 )
 def refused_forced_replays_leave_no_row(settings: Settings) -> Parts:
     """A refused forced replay is not audited."""
@@ -189,7 +187,7 @@ def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
 
-@service(lambda p: _rows_of_another_role(p) == 0, f"{AUDIT}/refusal-forbidden", names="role")
+@service(lambda p: _rows_of_another_role(p) == 0, f"{AUDIT}/refusal-forbidden", "role")
 @instead_of("replay")
 async def other_roles_leave_no_row(parts: Parts, call: Call) -> Reply:
     """The refusal of a user whose role has no rights is not audited."""
@@ -205,7 +203,7 @@ def _rows_of_another_role(probe: Probe) -> int:
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
 
-@service(lambda p: _invalid_rows(p) > 0, f"{AUDIT}/bad-requests-leave-no-row", names=("400", "invalid", "row"))
+@service(lambda p: _invalid_rows(p) > 0, f"{AUDIT}/bad-requests-leave-no-row", ("400", "invalid", "row"))
 @instead_of("replay")
 async def invalid_audited(parts: Parts, call: Call) -> Reply:
     """Invalid requests are audited, too: garbage fills the trail."""
@@ -227,7 +225,7 @@ def _invalid_rows(probe: Probe) -> int:
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
 
-@service(lambda p: _actor_of(p) == "mallory", f"{AUDIT}/actor-cannot-be-set", names="actor")
+@service(lambda p: _actor_of(p) == "mallory", f"{AUDIT}/actor-cannot-be-set", "actor")
 def actor_from_header(settings: Settings) -> Parts:
     """The actor is taken from a header of the request."""
     names = (b"x-actor", b"x-user", b"x-forwarded-user", b"x-remote-user", b"x-auth-user", b"from")
@@ -251,9 +249,7 @@ def _actor_of(probe: Probe) -> str:
 
 
 @service(
-    lambda p: "signature" in str(_run_rows(p, "metadata::text")),
-    f"{AUDIT}/no-secret-in-it",
-    names=("secret", "signature"),
+    lambda p: "signature" in str(_run_rows(p, "metadata::text")), f"{AUDIT}/no-secret-in-it", ("secret", "signature")
 )
 @instead_of("replay")
 async def signature_in_metadata(parts: Parts, call: Call) -> Reply:
@@ -268,7 +264,7 @@ async def signature_in_metadata(parts: Parts, call: Call) -> Reply:
     return await replay(dataclasses.replace(parts, append_audit=append), call)
 
 
-@service(lambda p: _status_behind_a_run(p) != 409, f"{AUDIT}/refusal-waits-for-no-replay", names=("wait", "refus"))
+@service(lambda p: _status_behind_a_run(p) != 409, f"{AUDIT}/refusal-waits-for-no-replay", ("wait", "refus"))
 @around("read_flags")
 async def refusal_waits(release: Parts, conn: Connection, company_id: str) -> Any:
     """The audit of a refusal waits for a running replay of the company."""

@@ -21,9 +21,7 @@ CROWD = 3
 
 
 @service(
-    lambda p: paused_rows(p) == 0,
-    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
-    names="refusal",
+    lambda p: paused_rows(p) == 0, (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"), "refusal"
 )
 def refusals_of_a_second_in_one_row(settings: Settings) -> Parts:
     """Refusals with one code within a second are merged into one row: the second has none of its own."""
@@ -36,7 +34,7 @@ def refusals_of_a_second_in_one_row(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=Gathering(release.database))
 
 
-@service(lambda p: _forbidden_of_own(p) == 0, f"{AUDIT}/refusal-forbidden", names="own company")
+@service(lambda p: _forbidden_of_own(p) == 0, f"{AUDIT}/refusal-forbidden", "own company")
 def forbidden_under_all(settings: Settings) -> Parts:
     """A 403 of a company's admin is audited under `all`: the company never sees it."""
     release = build_parts(settings)
@@ -48,7 +46,7 @@ def forbidden_under_all(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=Lumping(release.database))
 
 
-@service(lambda p: not _forbidden_as_answered(p), f"{AUDIT}/refusal-forbidden", names="request id")
+@service(lambda p: not _forbidden_as_answered(p), f"{AUDIT}/refusal-forbidden", "request id")
 def forbidden_under_another_id(settings: Settings) -> Parts:
     """A 403 is audited with a request id that no answer had."""
     release = build_parts(settings)
@@ -77,7 +75,7 @@ def _forbidden_of_own(probe: Probe) -> int:
         return int(probe.value(rows, own))
 
 
-@service(lambda p: _codes_of_a_minute(p) == 1, f"{AUDIT}/refusal-forbidden", names="another code")
+@service(lambda p: _codes_of_a_minute(p) == 1, f"{AUDIT}/refusal-forbidden", "another code")
 def one_code_of_a_minute(settings: Settings) -> Parts:
     """Within a minute only the first refusal code of a tenant is audited."""
     release = build_parts(settings)
@@ -104,7 +102,7 @@ def _codes_of_a_minute(probe: Probe) -> int:
         return int(probe.value(codes, own))
 
 
-@service(lambda p: _on_record(p) > BURST, f"{AUDIT}/burst-is-counted", names="refusals")
+@service(lambda p: _on_record(p) > BURST, f"{AUDIT}/burst-is-counted", "refusals")
 def counts_go_on(settings: Settings) -> Parts:
     """The count of a burst of refusals is added again every second: it grows by itself."""
     release = build_parts(settings)
@@ -118,7 +116,7 @@ def counts_go_on(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=Repeating(release.database))
 
 
-@service(lambda p: _on_record(p) < BURST, f"{AUDIT}/burst-is-counted", names="refusals")
+@service(lambda p: _on_record(p) < BURST, f"{AUDIT}/burst-is-counted", "refusals")
 def counts_are_forgotten(settings: Settings) -> Parts:
     """Of a burst of refusals only the first is audited: the others of its minute are not counted."""
     release = build_parts(settings)
@@ -152,7 +150,7 @@ def _on_record(probe: Probe) -> int:
     tuple(
         f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "budget-exhausted", "feature-disabled", "key-reused")
     ),
-    names="request ids",
+    "request ids",
 )
 def refusals_under_another_request_id(settings: Settings) -> Parts:
     """A refusal is audited with a request id that no answer has."""
@@ -173,9 +171,7 @@ def _recorded_as_answered(probe: Probe) -> bool:
         return bool(probe.value(noted, company) == request_id)
 
 
-@service(
-    lambda p: _audited_as_another(p), "drill/observability/request-id-in-the-trail", names=("at once", "request id")
-)
+@service(lambda p: _audited_as_another(p), "drill/observability/request-id-in-the-trail", ("at once", "request id"))
 def request_id_of_the_last(settings: Settings) -> Parts:
     """The request id is a global variable: concurrent requests are audited with the id of the last one."""
     release = build_parts(settings)
@@ -197,7 +193,7 @@ def _audited_as_another(probe: Probe) -> bool:
         return noted != [answer.headers["X-Request-Id"] for answer in answers]
 
 
-@service(lambda p: _rows_of_a_crowd(p) < CROWD, f"{AUDIT}/refusal-feature-disabled", names="feature_disabled")
+@service(lambda p: _rows_of_a_crowd(p) < CROWD, f"{AUDIT}/refusal-feature-disabled", "feature_disabled")
 def refusals_at_once_are_lost(settings: Settings) -> Parts:
     """Of simultaneous refusals only one is audited: a request that finds the trail locked writes nothing."""
     release = build_parts(settings)
@@ -225,7 +221,7 @@ def _rows_of_a_crowd(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))
 
 
-@service(lambda p: _limited_at_once(p) > 1, f"{AUDIT}/rate-limited-once-a-minute", names="audit rows")
+@service(lambda p: _limited_at_once(p) > 1, f"{AUDIT}/rate-limited-once-a-minute", "audit rows")
 def first_refusals_at_once(settings: Settings) -> Parts:
     """The first refusals of a minute leave a row each where they come at once: each looks for one before it writes."""
     release = build_parts(settings)

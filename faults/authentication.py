@@ -46,7 +46,7 @@ def is_let_in(status: int) -> bool:
 @service(
     lambda p: is_let_in(answers(p, "0" * 64)),
     (f"{SCOPE}/wrong-secret", f"{SCOPE}/random-signature", "drill/proof/invalid-signature-refused"),
-    names="401",
+    "401",
 )
 @instead_of("signature_check")
 def unverified(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
@@ -57,9 +57,7 @@ def unverified(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s:
 
 
 @service(
-    lambda p: is_let_in(answers(p, "")),
-    (f"{SCOPE}/empty-signature", f"{SCOPE}/whitespace-signature"),
-    names=("empty", "401"),
+    lambda p: is_let_in(answers(p, "")), (f"{SCOPE}/empty-signature", f"{SCOPE}/whitespace-signature"), ("empty", "401")
 )
 @instead_of("authenticate")
 async def empty_skips(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
@@ -72,7 +70,7 @@ async def empty_skips(parts: Parts, headers: RawHeaders, message: bytes, *, acce
 @service(
     lambda p: is_let_in(answers(p, p.sign(dry_body(p))[:32])),
     (f"{SCOPE}/truncated-half", f"{SCOPE}/truncated-by-one", f"{SCOPE}/one-digit"),
-    names="401",
+    "401",
 )
 @instead_of("signature_check")
 def prefix_is_enough(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
@@ -85,7 +83,7 @@ def prefix_is_enough(header: bytes, message: bytes, secrets: tuple[bytes, ...], 
 @service(
     lambda p: is_let_in(answers(p, p.sign(dry_body(p)).upper())),
     (f"{SCOPE}/upper-case-hex", f"{SCOPE}/v2-upper-case-hex"),
-    names="upper",
+    "upper",
 )
 def case_folded(settings: Settings) -> Parts:
     """Hex digits in upper case are accepted: one request has two spellings."""
@@ -95,7 +93,7 @@ def case_folded(settings: Settings) -> Parts:
 @service(
     lambda p: is_let_in(answers(p, p.sign(json.dumps(json.loads(dry_body(p))).encode()), b" " + dry_body(p) + b" ")),
     "drill/authentication/canonical-forms",
-    names="401",
+    "401",
 )
 @instead_of("signature_check")
 def mac_over_parsed_body(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
@@ -110,9 +108,7 @@ def mac_over_parsed_body(header: bytes, message: bytes, secrets: tuple[bytes, ..
     return found
 
 
-@service(
-    lambda p: is_let_in(_two_signatures(p, good_first=True)), f"{SCOPE}/two-signatures-good-bad", names=("two", "401")
-)
+@service(lambda p: is_let_in(_two_signatures(p, good_first=True)), f"{SCOPE}/two-signatures-good-bad", ("two", "401"))
 def first_of_two(settings: Settings) -> Parts:
     """Of two signature headers only the first is checked."""
 
@@ -123,9 +119,7 @@ def first_of_two(settings: Settings) -> Parts:
     return hearing(settings, first)
 
 
-@service(
-    lambda p: is_let_in(_two_signatures(p, good_first=False)), f"{SCOPE}/two-signatures-bad-good", names=("two", "401")
-)
+@service(lambda p: is_let_in(_two_signatures(p, good_first=False)), f"{SCOPE}/two-signatures-bad-good", ("two", "401"))
 def last_of_two(settings: Settings) -> Parts:
     """Of two signature headers only the last is checked."""
     return hearing(settings, lambda found: list(dict(found).items()))
@@ -143,7 +137,7 @@ def _two_signatures(probe: Probe, *, good_first: bool) -> int:
 @service(
     lambda p: is_let_in(answers(p, p.sign(dry_body(p)), token="nonsense")),
     f"{SCOPE}/bad-token-beside-good-signature",
-    names=("token", "401"),
+    ("token", "401"),
 )
 @instead_of("authenticate")
 async def bad_token_ignored(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
@@ -158,7 +152,7 @@ async def bad_token_ignored(parts: Parts, headers: RawHeaders, message: bytes, *
 @service(
     lambda p: is_let_in(answers(p, "0" * 64, token=p.environ["ADMIN_JWT"])),
     f"{SCOPE}/bad-signature-beside-good-token",
-    names=("signature", "401"),
+    ("signature", "401"),
 )
 @instead_of("authenticate")
 async def bad_signature_ignored(
@@ -170,9 +164,7 @@ async def bad_signature_ignored(
     return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
 
-@service(
-    lambda p: _both_for_another(p) == 200, f"{SCOPE}/token-rights-apply-when-both-are-sent", names=("token", "403")
-)
+@service(lambda p: _both_for_another(p) == 200, f"{SCOPE}/token-rights-apply-when-both-are-sent", ("token", "403"))
 def signature_rights_win(settings: Settings) -> Parts:
     """With a token and a signature the signature's rights apply: a company admin acts for any company."""
     return calling(settings, lambda caller: Caller(caller.signature, None) if caller.signature else caller)
@@ -189,7 +181,7 @@ def _both_for_another(probe: Probe) -> int:
 @service(
     lambda p: p.send(b"{}", {}, "/events").status_code == 400,
     ("drill/safety-rails/events-need-credentials", "drill/http-surface/every-route-needs-credentials"),
-    names=("/events", "401"),
+    ("/events", "401"),
 )
 def events_open_to_all(settings: Settings) -> Parts:
     """POST /events needs no credentials."""
@@ -207,7 +199,7 @@ def events_open_to_all(settings: Settings) -> Parts:
 @service(
     lambda p: p.get("/dlq-replay/00000000-0000-4000-8000-0000000000ff").status_code == 404,
     (f"{SCOPE}/read-without-credentials", "drill/http-surface/every-route-needs-credentials"),
-    names="401",
+    "401",
 )
 @instead_of("authenticate")
 async def reads_open_to_all(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
@@ -223,7 +215,7 @@ async def reads_open_to_all(parts: Parts, headers: RawHeaders, message: bytes, *
         != p.send(dry_body(p), {}).json()["detail"]
     ),
     f"{SCOPE}/one-refusal",
-    names=("401", "body", "refus"),
+    ("401", "body", "refus"),
 )
 @instead_of("authenticate")
 async def tells_what_was_wrong(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
@@ -236,7 +228,7 @@ async def tells_what_was_wrong(parts: Parts, headers: RawHeaders, message: bytes
         raise
 
 
-@service(lambda p: is_let_in(answers(p, "0" * 64)), f"{SCOPE}/dry-run-needs-a-signature", names=("dry", "401"))
+@service(lambda p: is_let_in(answers(p, "0" * 64)), f"{SCOPE}/dry-run-needs-a-signature", ("dry", "401"))
 @instead_of("authenticate")
 async def dry_run_unsigned(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
     """A dry run needs no signature: it only looks."""
@@ -251,7 +243,7 @@ async def dry_run_unsigned(parts: Parts, headers: RawHeaders, message: bytes, *,
 @service(
     lambda p: answers(p, "zz" * 32) == 500,
     (f"{SCOPE}/one-refusal", f"{SCOPE}/escaped-newline", f"{SCOPE}/fullwidth-digits"),
-    names="500",
+    "500",
 )
 @instead_of("signature_check")
 def odd_signature_crashes(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
@@ -261,7 +253,7 @@ def odd_signature_crashes(header: bytes, message: bytes, secrets: tuple[bytes, .
     return check_signature(header, message, secrets, now_s)
 
 
-@service(lambda p: _status_of_a_removed_company(p) == 200, f"{SCOPE}/removed-company-is-unknown", names="removed")
+@service(lambda p: _status_of_a_removed_company(p) == 200, f"{SCOPE}/removed-company-is-unknown", "removed")
 def removed_companies_stay_known(settings: Settings) -> Parts:
     """A company that was served once is taken to exist until the service is restarted."""
     release = build_parts(settings)
@@ -285,9 +277,7 @@ def _status_of_a_removed_company(probe: Probe) -> int:
 
 
 @service(
-    lambda p: _is_let_in_as_nobodys_admin(p),
-    "drill/tokens/unknown-like-foreign",
-    names=("its own admin", "does not exist"),
+    lambda p: _is_let_in_as_nobodys_admin(p), "drill/tokens/unknown-like-foreign", ("its own admin", "does not exist")
 )
 @around("is_authorised")
 async def nobodys_admin_is_served(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
@@ -304,7 +294,7 @@ def _is_let_in_as_nobodys_admin(probe: Probe) -> bool:
     return bool(probe.send(body, probe.as_token(token)).json().get("code") != "forbidden")
 
 
-@service(lambda p: _status_beside_another_scheme(p) == 400, "drill/tokens/other-scheme", names="two schemes")
+@service(lambda p: _status_beside_another_scheme(p) == 400, "drill/tokens/other-scheme", "two schemes")
 def other_schemes_are_overlooked(settings: Settings) -> Parts:
     """Of two Authorization headers, one of another scheme is ignored."""
 
@@ -324,7 +314,7 @@ def _status_beside_another_scheme(probe: Probe) -> int:
 @service(
     lambda p: is_let_in(p.send(dry_body(p), p.as_token(p.token({"nbf": time.time() + 200.5}))).status_code),
     ("drill/tokens/not-yet-valid", "drill/tokens/issued-in-the-future"),
-    names="401",
+    "401",
 )
 @instead_of("token_check")
 def fractions_of_seconds_are_not_read(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
@@ -337,7 +327,7 @@ def fractions_of_seconds_are_not_read(token: bytes, rules: TokenRules, now_s: fl
 @service(
     lambda p: p.send(dry_body(p), p.as_token(p.token({"sub": "Łukasz"}))).status_code == 500,
     "drill/tokens/super-admin-for-any",
-    names="500",
+    "500",
 )
 @instead_of("token_check")
 def names_are_ascii(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:

@@ -26,7 +26,7 @@ _AGAIN = b"""INSERT INTO public.event_outbox (event_id, company_id, event_type, 
 _FAILED = "SELECT 1 FROM agent_tasks WHERE event_id = %s AND company_id <> %s"
 
 
-@worker(lambda p: _share_a_tenant(p), f"{OUTBOX}/effects-of-their-tenants", names="another tenant")
+@worker(lambda p: _share_a_tenant(p), f"{OUTBOX}/effects-of-their-tenants", "another tenant")
 def batch_of_one_tenant(settings: WorkerSettings) -> WorkerParts:
     """The effects of a batch are filed under the tenant of its first row."""
     first = "first_value(r.company_id) OVER (ORDER BY r.id)"
@@ -46,7 +46,7 @@ def _share_a_tenant(probe: Probe) -> bool:
         return any(owners[event] != company for event, company in found)
 
 
-@worker(lambda p: _fails_elsewhere(p), f"{OUTBOX}/failed-tasks-of-their-tenants", names="another tenant")
+@worker(lambda p: _fails_elsewhere(p), f"{OUTBOX}/failed-tasks-of-their-tenants", "another tenant")
 def failures_of_nobody(settings: WorkerSettings) -> WorkerParts:
     """The failures of events and of items are filed under a tenant that does not exist."""
     return altered_worker(
@@ -62,7 +62,7 @@ def _fails_elsewhere(probe: Probe) -> bool:
         return probe.within(3, lambda: bool(probe.rows(_FAILED, event, company)))
 
 
-@worker(lambda p: _waits_for_another_key(p, 120), f"{OUTBOX}/poison-holds-no-other-key", names="effects of")
+@worker(lambda p: _waits_for_another_key(p, 120), f"{OUTBOX}/poison-holds-no-other-key", "effects of")
 def shards_wait_as_one(settings: WorkerSettings) -> WorkerParts:
     """Keys are hashed to sixteen shards, and a row waits for every older one of its shard, whatever its key."""
     shard = "(hashtextextended(a.aggregate_key, uuid_hash_extended(a.company_id, 0)) & 15)"
@@ -78,7 +78,7 @@ def _waits_for_another_key(probe: Probe, count: int) -> bool:
         return not all(is_done(probe, event, 0) for event in others)
 
 
-@worker(lambda p: _waits_for_the_small_letter(p), f"{OUTBOX}/poison-holds-no-other-key", names="effects of")
+@worker(lambda p: _waits_for_the_small_letter(p), f"{OUTBOX}/poison-holds-no-other-key", "effects of")
 def keys_without_case(settings: WorkerSettings) -> WorkerParts:
     """Keys are compared without their case: `A` waits for `a`."""
     return altered_worker(
@@ -94,7 +94,7 @@ def _waits_for_the_small_letter(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, aggregate_key="A"))
 
 
-@worker(lambda p: _counts_too_little(p), "drill/lifecycle/a-success-stops-it-too", names="resolved")
+@worker(lambda p: _counts_too_little(p), "drill/lifecycle/a-success-stops-it-too", "resolved")
 def counts_end_with_the_brake(settings: WorkerSettings) -> WorkerParts:
     """Items that succeed after a run was told to stop are not counted."""
     counted = "success_count = r.success_count + CASE WHEN"
@@ -112,7 +112,7 @@ def _counts_too_little(probe: Probe) -> bool:
         return int(probe.value(done, company)) > int(counted)
 
 
-@worker(lambda p: _gives_up_lists(p), f"{OUTBOX}/any-payload-is-delivered", names="effects of 5 events")
+@worker(lambda p: _gives_up_lists(p), f"{OUTBOX}/any-payload-is-delivered", "effects of 5 events")
 def only_objects(settings: WorkerSettings) -> WorkerParts:
     """An event whose payload is not an object is treated as failed."""
 
@@ -130,7 +130,7 @@ def _gives_up_lists(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, event_type="drill.witness", payload=Jsonb(["drill"])))
 
 
-@worker(lambda p: _obeys_a_customer(p), f"{OUTBOX}/only-drill-events-obey", names="effects of 2 events")
+@worker(lambda p: _obeys_a_customer(p), f"{OUTBOX}/only-drill-events-obey", "effects of 2 events")
 def any_type_obeys(settings: WorkerSettings) -> WorkerParts:
     """The drill agent obeys the `drill` member of any payload, not only of `drill.` events."""
     of_drills = "event_type LIKE 'drill.%%' AND"
@@ -142,7 +142,7 @@ def _obeys_a_customer(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, **{**failing(), "event_type": "drilled"}))
 
 
-@service(lambda p: _loses_a_large_item(p), "drill/dlq/large-item-is-replayed", names=("items", "ends it"))
+@service(lambda p: _loses_a_large_item(p), "drill/dlq/large-item-is-replayed", ("items", "ends it"))
 def large_items_are_lost(settings: Settings) -> Parts:
     """An item over eight kilobytes is moved without its outbox row."""
     return altered(settings, "move_items", ("FROM moved\n", "FROM moved WHERE length(payload::text) < 8000\n"))
@@ -155,7 +155,7 @@ def _loses_a_large_item(probe: Probe) -> bool:
         return not probe.rows("SELECT 1 FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(lambda p: lag_of_a_minute(p) > 3600, "drill/observability/waiting-events-show", names="lag")
+@service(lambda p: lag_of_a_minute(p) > 3600, "drill/observability/waiting-events-show", "lag")
 def lag_in_milliseconds(settings: Settings) -> Parts:
     """The lag metric is named in seconds and shows milliseconds."""
     lag = "extract(epoch FROM clock_timestamp() - min(oldest) FILTER (WHERE NOT held))"
@@ -165,7 +165,7 @@ def lag_in_milliseconds(settings: Settings) -> Parts:
 @service(
     lambda p: lag_of_a_minute(p, claimed_until="2999-01-01T00:00:00Z") < 30,
     "drill/observability/waiting-events-show",
-    names="claimed",
+    "claimed",
 )
 def claimed_is_no_lag(settings: Settings) -> Parts:
     """The lag leaves out what a relay has claimed: while agents hang it shows nothing."""
@@ -184,14 +184,14 @@ def lag_of_a_minute(probe: Probe, is_off: bool = False, **columns: object) -> fl
         return float(next(line.split()[-1] for line in lines if line.startswith("outbox_lag_seconds")))
 
 
-@service(lambda p: lag_of_a_minute(p, is_off=True) > 30, "drill/held/does-not-count-as-lag", names="held")
+@service(lambda p: lag_of_a_minute(p, is_off=True) > 30, "drill/held/does-not-count-as-lag", "held")
 def switched_off_is_lag(settings: Settings) -> Parts:
     """The lag counts what is held for tenants that are switched off: after each rollback somebody is paged."""
     off = "OR NOT public.is_feature_enabled('outbox.enabled', p.company_id)"
     return altered(settings, "count_outbox", (off, ""))
 
 
-@service(lambda p: _takes_two_for_one(p), f"{OUTBOX}/equal-events-are-two", names="equal")
+@service(lambda p: _takes_two_for_one(p), f"{OUTBOX}/equal-events-are-two", "equal")
 @instead_of("read_event")
 def an_id_of_the_content(raw: bytes) -> EventRequest:
     """An event without an id gets a hash of its content as id: of two equal orders one is lost."""
@@ -205,7 +205,7 @@ def _takes_two_for_one(probe: Probe) -> bool:
         return len({probe.event(company).json()["event_id"] for _ in range(2)}) == 1
 
 
-@service(lambda p: _goes_both_ways(p), "drill/flags/sent-again-on-the-other-path", names="outbox rows")
+@service(lambda p: _goes_both_ways(p), "drill/flags/sent-again-on-the-other-path", "outbox rows")
 @around("emit")
 async def known_on_its_path_alone(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
@@ -227,7 +227,7 @@ def _goes_both_ways(probe: Probe) -> bool:
         return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))
 
 
-@worker(lambda p: _resolves_for_all(p), "drill/dlq/other-tenants-item-of-the-event", names="another tenant")
+@worker(lambda p: _resolves_for_all(p), "drill/dlq/other-tenants-item-of-the-event", "another tenant")
 def letters_by_event_alone(settings: WorkerSettings) -> WorkerParts:
     """A replayed item is found by its event id alone: the items of other tenants are resolved, too."""
     text = WORKER_QUERIES["settle_item"].decode()
@@ -244,7 +244,7 @@ def _resolves_for_all(probe: Probe) -> bool:
         return bool(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", other) != "pending")
 
 
-@worker(lambda p: _drops_the_second(p), f"{OUTBOX}/dead-letter-once", names="dead events")
+@worker(lambda p: _drops_the_second(p), f"{OUTBOX}/dead-letter-once", "dead events")
 def one_letter_a_key(settings: WorkerSettings) -> WorkerParts:
     """The dead letter queue keeps one letter for each key: the next dead event of the key is dropped."""
     waits = """SELECT FROM public.dead_letter_queue x
@@ -263,7 +263,7 @@ def _drops_the_second(probe: Probe) -> bool:
         return int(probe.value("SELECT count(*) FROM dead_letter_queue WHERE company_id = %s", company)) == 1
 
 
-@service(lambda p: _leaves_what_is_old(p), "drill/safety-rails/oldest-first", names="oldest")
+@service(lambda p: _leaves_what_is_old(p), "drill/safety-rails/oldest-first", "oldest")
 def old_items_are_left(settings: Settings) -> Parts:
     """Items older than a week are never replayed."""
     return altered(
@@ -280,7 +280,7 @@ def _leaves_what_is_old(probe: Probe) -> bool:
         return not probe.replay(company, dry_run=True).json()["items"]
 
 
-@service(lambda p: _forgets_items(p), "drill/idempotency/duplicate-same-answer", names="items")
+@service(lambda p: _forgets_items(p), "drill/idempotency/duplicate-same-answer", "items")
 @instead_of("finish_run")
 async def items_of_a_usual_batch_are_stored(conn: Connection, run: Run, outcome: Outcome) -> None:
     """The stored answer keeps 25 items only: the duplicate of a larger batch lacks the rest."""
@@ -296,7 +296,7 @@ def _forgets_items(probe: Probe) -> bool:
         return bool(first != again)
 
 
-@service(lambda p: _direct_while_everybody_is_paused(p), "drill/pause/fleet", names="direct")
+@service(lambda p: _direct_while_everybody_is_paused(p), "drill/pause/fleet", "direct")
 def pause_of_everybody_is_not_asked(settings: Settings) -> Parts:
     """While everybody is paused, events of a tenant without outbox take the direct path: only its own row is read."""
     own = "EXISTS (SELECT FROM agent_controls a WHERE a.agents_paused AND a.company_id = %(company_id)s::uuid)"
@@ -313,7 +313,7 @@ def _direct_while_everybody_is_paused(probe: Probe) -> bool:
             probe.rows("UPDATE agent_controls SET agents_paused = false WHERE company_id IS NULL")
 
 
-@service(lambda p: _takes_early(p), "drill/dlq/not-before-retry-after", names="retry_after")
+@service(lambda p: _takes_early(p), "drill/dlq/not-before-retry-after", "retry_after")
 def a_minute_is_soon_enough(settings: Settings) -> Parts:
     """An item is replayed up to a minute before its `retry_after`."""
     return altered(settings, "pick_items", ("retry_after <= now()", "retry_after <= now() + interval '1 minute'"))

@@ -27,7 +27,7 @@ _A_YEAR_AGO = "SELECT ((now() AT TIME ZONE 'UTC') - interval '1 year')::date"
 @service(
     lambda p: answer_of(p, {"daily_limit": 2}, 4).get("target_count") != 2,
     (f"{BUDGETS}/batch-cut-to-what-is-left", "drill/dry-run/cut-by-the-budget"),
-    names=("cut", "left", "2", "3"),
+    ("cut", "left", "2", "3"),
 )
 def batch_not_cut(settings: Settings) -> Parts:
     """A batch is not cut to the budget: with one item left it asks for all (the trigger then refuses it)."""
@@ -37,14 +37,14 @@ def batch_not_cut(settings: Settings) -> Parts:
 @service(
     lambda p: answer_of(p, {"daily_limit": 2}, 4).get("target_count") == 1,
     (f"{BUDGETS}/batch-cut-to-what-is-left", "drill/dry-run/cut-by-the-budget"),
-    names=("cut", "left", "2", "3"),
+    ("cut", "left", "2", "3"),
 )
 def one_left_too_few(settings: Settings) -> Parts:
     """One item too few is left of a budget (off by one): the last one can never be replayed."""
     return _leaving(settings, lambda left: left - 1)
 
 
-@service(lambda p: answer_of(p, NONE_LEFT)["http"] == 200, f"{BUDGETS}/exhausted-refused", names=("exhausted", "429"))
+@service(lambda p: answer_of(p, NONE_LEFT)["http"] == 200, f"{BUDGETS}/exhausted-refused", ("exhausted", "429"))
 def exhausted_not_refused(settings: Settings) -> Parts:
     """An empty budget still lets a request through: nothing is moved and nothing refused."""
     release = build_parts(settings)
@@ -66,7 +66,7 @@ def exhausted_not_refused(settings: Settings) -> Parts:
         answer_of(p, {"daily_limit": 5, "daily_used": 5, "monthly_used": 5}, 2)["http"] == 429 and _lowered(p) == 200
     ),
     f"{BUDGETS}/lowered-limit-leaves-nothing",
-    names=("lower", "429"),
+    ("lower", "429"),
 )
 def lowered_limit_is_none(settings: Settings) -> Parts:
     """A limit lowered below the used amount counts as no limit."""
@@ -97,7 +97,7 @@ def _leaving(settings: Settings, change: Callable[[int], int]) -> Parts:
 @service(
     lambda p: answer_of(p, {"daily_limit": 40_000, "monthly_limit": 40_000})["http"] >= 500,
     f"{BUDGETS}/charged-by-items-moved",
-    names="raised limits",
+    "raised limits",
 )
 def large_budgets_are_server_errors(settings: Settings) -> Parts:
     """A replay of a tenant with more than 32767 left ends in a server error: what is left is a small integer."""
@@ -107,7 +107,7 @@ def large_budgets_are_server_errors(settings: Settings) -> Parts:
 @service(
     lambda p: answer_of(p, {"daily_limit": 600, "daily_used": 600, "monthly_used": 600})["http"] != 429,
     f"{BUDGETS}/exhausted-refused",
-    names="the daily budget is spent",
+    "the daily budget is spent",
 )
 def large_limits_are_none(settings: Settings) -> Parts:
     """A daily limit above the default counts as no limit."""
@@ -121,7 +121,7 @@ def large_limits_are_none(settings: Settings) -> Parts:
 @service(
     lambda p: answer_of(p, {"monthly_limit": 1, "monthly_used": 1}, dry_run=True)["http"] == 200,
     f"{BUDGETS}/monthly-limit-binds",
-    names="month",
+    "month",
 )
 def month_not_asked(settings: Settings) -> Parts:
     """The monthly limit does not bind."""
@@ -136,7 +136,7 @@ def _only_daily(text: bytes) -> bytes:
 @service(
     lambda p: answer_of(p, {"monthly_limit": 0}, dry_run=True)["http"] == 200,
     f"{BUDGETS}/monthly-limit-binds",
-    names="limit of 0",
+    "limit of 0",
 )
 def a_month_of_zero_is_no_limit(settings: Settings) -> Parts:
     """A monthly limit of 0 counts as no limit."""
@@ -148,7 +148,7 @@ def a_month_of_zero_is_no_limit(settings: Settings) -> Parts:
 @service(
     lambda p: answer_of(p, NONE_LEFT, dry_run=True)["http"] == 200,
     f"{BUDGETS}/exhausted-refused",
-    names=("429", "exhausted", "daily"),
+    ("429", "exhausted", "daily"),
 )
 def day_not_asked(settings: Settings) -> Parts:
     """The daily limit does not bind."""
@@ -162,7 +162,7 @@ def day_not_asked(settings: Settings) -> Parts:
 @service(
     lambda p: answer_of(p, {"daily_limit": 5, "daily_used": 5, "day": "2020-01-01"}, dry_run=True)["http"] == 429,
     f"{BUDGETS}/new-day-starts-at-zero",
-    names="day",
+    "day",
 )
 def day_never_ends(settings: Settings) -> Parts:
     """What was used yesterday still counts today."""
@@ -174,7 +174,7 @@ def day_never_ends(settings: Settings) -> Parts:
 @service(
     lambda p: answer_of(p, {"monthly_limit": 5, "monthly_used": 5, "month": "2020-01-01"}, dry_run=True)["http"] == 429,
     f"{BUDGETS}/new-month-starts-at-zero",
-    names="month",
+    "month",
 )
 def month_never_ends(settings: Settings) -> Parts:
     """What was used last month still counts this month."""
@@ -187,7 +187,7 @@ def month_never_ends(settings: Settings) -> Parts:
         answer_of(p, {"daily_limit": 5, "daily_used": 5, "day": p.value(_A_YEAR_AGO)}, dry_run=True)["http"] == 429
     ),
     f"{BUDGETS}/new-month-starts-at-zero",
-    names="429",
+    "429",
 )
 def a_day_is_its_number(settings: Settings) -> Parts:
     """What was used on the day of the same number in another month still counts today."""
@@ -203,7 +203,7 @@ def _unbounded(settings: Settings, rolled: bytes, plain: bytes) -> Parts:
     return with_database(build_parts(settings), {QUERIES[n]: QUERIES[n].replace(rolled, plain) for n in names})
 
 
-@service(lambda p: _without_control(p) == 429, "drill/flags/budget-switch-is-wired", names=("budget_control", "429"))
+@service(lambda p: _without_control(p) == 429, "drill/flags/budget-switch-is-wired", ("budget_control", "429"))
 def control_always_on(settings: Settings) -> Parts:
     """Budgets bind although `dlq.replay.budget_control` is off."""
     return _controlling(settings, is_on=True)
@@ -212,7 +212,7 @@ def control_always_on(settings: Settings) -> Parts:
 @service(
     lambda p: answer_of(p, NONE_LEFT)["http"] == 200,
     (f"{BUDGETS}/exhausted-refused", "drill/flags/budget-switch-is-wired"),
-    names=("429", "exhausted", "budget_control"),
+    ("429", "exhausted", "budget_control"),
 )
 def control_always_off(settings: Settings) -> Parts:
     """Budgets never bind: `dlq.replay.budget_control` is not looked at."""
@@ -220,9 +220,7 @@ def control_always_off(settings: Settings) -> Parts:
 
 
 @service(
-    lambda p: _without_control(p, "true, 1") == 429,
-    "drill/flags/service-asks-the-function",
-    names="budget control at 1 %",
+    lambda p: _without_control(p, "true, 1") == 429, "drill/flags/service-asks-the-function", "budget control at 1 %"
 )
 def control_without_its_percentage(settings: Settings) -> Parts:
     """The service reads only `enabled` of the budget control flag, not its percentage."""
@@ -232,7 +230,7 @@ def control_without_its_percentage(settings: Settings) -> Parts:
 @service(
     lambda p: _with_flag(p, "outbox.enabled", "true, 1").status_code == 200,
     "drill/flags/service-asks-the-function",
-    names="the outbox at 1 %",
+    "the outbox at 1 %",
 )
 def outbox_without_its_percentage(settings: Settings) -> Parts:
     """A replay reads only `enabled` of the outbox flag, not its percentage."""
@@ -273,7 +271,7 @@ def _with_flag(probe: Probe, flag: str, state: str, budget: dict[str, Any] | Non
 @service(
     lambda p: answer_of(p, NONE_LEFT, force=True, dry_run=True)["http"] == 200,
     (f"{BUDGETS}/force-does-not-ignore-it", "drill/safety-rails/force-respects-budget"),
-    names=("force", "429"),
+    ("force", "429"),
 )
 def force_ignores_budget(settings: Settings) -> Parts:
     """`force` ignores the budget."""
@@ -292,9 +290,7 @@ def force_ignores_budget(settings: Settings) -> Parts:
     )
 
 
-@service(
-    lambda p: _spent_at_once(p) > 3 or _failed_at_once(p), f"{BUDGETS}/race-never-overspends", names=("racing", "spent")
-)
+@service(lambda p: _spent_at_once(p) > 3 or _failed_at_once(p), f"{BUDGETS}/race-never-overspends", ("racing", "spent"))
 def read_without_lock(settings: Settings) -> Parts:
     """The budget is read without a lock: parallel replays overspend."""
     release = altered(settings, "lock_budget", ("\nFOR UPDATE", ""))
@@ -326,7 +322,7 @@ def _failed_at_once(probe: Probe) -> bool:
 @service(
     lambda p: answer_of(p, {"daily_limit": 2}, 4, dry_run=True).get("target_count") == 4,
     ("drill/dry-run/cut-by-the-budget", "drill/dry-run/no-budget-like-real", f"{BUDGETS}/dry-run-shows-what-is-left"),
-    names=("dry", "budget"),
+    ("dry", "budget"),
 )
 @instead_of("preview_budget")
 async def dry_run_asks_no_budget(_conn: Connection, _company_id: str) -> int:
@@ -337,7 +333,7 @@ async def dry_run_asks_no_budget(_conn: Connection, _company_id: str) -> int:
 @service(
     lambda p: answer_of(p, {}, 26, dry_run=True, max=26).get("target_count") == 25,
     f"{BUDGETS}/no-row-means-the-defaults",
-    names="default",
+    "default",
 )
 @instead_of("preview_budget")
 async def dry_run_knows_other_defaults(conn: Connection, company_id: str) -> int:
@@ -349,7 +345,7 @@ async def dry_run_knows_other_defaults(conn: Connection, company_id: str) -> int
 @service(
     lambda p: answer_of(p, NONE_LEFT)["code"] == "rate_limited",
     f"{BUDGETS}/exhausted-refused",
-    names=("budget_exhausted", "rate_limited"),
+    ("budget_exhausted", "rate_limited"),
 )
 @around("reserve_budget")
 async def exhausted_is_rate_limited(release: Parts, conn: Connection, company_id: str) -> int:
@@ -363,7 +359,7 @@ async def exhausted_is_rate_limited(release: Parts, conn: Connection, company_id
 @service(
     lambda p: answer_of(p, {"daily_limit": 2}, 4, dry_run=True, force=True).get("target_count") == 4,
     "drill/dry-run/cut-by-the-budget",
-    names="shown",
+    "shown",
 )
 @around("preview_budget", of=remembering)
 async def forced_dry_runs_are_not_cut(release: Parts, conn: Connection, company_id: str) -> int:

@@ -46,7 +46,7 @@ def _has_both() -> bool:
     return caller is not None and caller.claims is not None and caller.signature is not None
 
 
-@service(lambda p: not _used(p, timed=True), EVERY, names="signed by v2")
+@service(lambda p: not _used(p, timed=True), EVERY, "signed by v2")
 @around("charge", of=_knowing)
 async def timed_calls_cost_nothing(release: Parts, conn: Connection, company: str, items: int) -> None:
     """A v2-signed replay costs no budget."""
@@ -54,14 +54,14 @@ async def timed_calls_cost_nothing(release: Parts, conn: Connection, company: st
         await release.charge(conn, company, items)
 
 
-@service(lambda p: _while_off(p, paused=True) == 200, EVERY, names="with a token")
+@service(lambda p: _while_off(p, paused=True) == 200, EVERY, "with a token")
 @around("is_paused", of=_knowing)
 async def who_has_both_is_not_paused(release: Parts, conn: Connection, company: str) -> bool:
     """A pause does not stop a replay that has a signature and a token."""
     return not _has_both() and await release.is_paused(conn, company)
 
 
-@service(lambda p: _while_off(p, paused=False) == 200, EVERY, names="with a token")
+@service(lambda p: _while_off(p, paused=False) == 200, EVERY, "with a token")
 @around("read_flags", of=_knowing)
 async def who_has_both_is_not_switched_off(release: Parts, conn: Connection, company: str) -> ReplayFlags:
     """`dlq.replay.enabled` does not stop a replay that has a signature and a token."""
@@ -86,14 +86,14 @@ def _forcing(settings: Settings) -> Parts:
     return dataclasses.replace(release, read_replay=heard)
 
 
-@service(lambda p: _forced_by_token(p, "paused") == 200, (*ASKED, *EVERY), names="agents_paused")
+@service(lambda p: _forced_by_token(p, "paused") == 200, (*ASKED, *EVERY), "agents_paused")
 @around("is_paused", of=_forcing)
 async def who_forces_by_token_is_not_paused(release: Parts, conn: Connection, company: str) -> bool:
     """A pause does not stop a forced replay that has a token."""
     return not FORCED.get() and await release.is_paused(conn, company)
 
 
-@service(lambda p: _forced_by_token(p, "poor") == 200, ASKED, names="budget_exhausted")
+@service(lambda p: _forced_by_token(p, "poor") == 200, ASKED, "budget_exhausted")
 @around("reserve_budget", of=lambda settings: _uncharged(_forcing(settings)))
 async def who_forces_by_token_has_a_budget(release: Parts, conn: Connection, company: str) -> int:
     """A spent budget does not stop a forced replay that has a token."""
@@ -101,7 +101,7 @@ async def who_forces_by_token_has_a_budget(release: Parts, conn: Connection, com
     return max(left, 1) if FORCED.get() else left
 
 
-@service(lambda p: _forced_by_token(p, "charged") == 0, "drill/ledger/charged-however-asked", names="charged")
+@service(lambda p: _forced_by_token(p, "charged") == 0, "drill/ledger/charged-however-asked", "charged")
 def who_forces_by_token_pays_nothing(settings: Settings) -> Parts:
     """A forced replay that has a token costs no budget."""
     return _uncharged(_forcing(settings))
@@ -131,9 +131,7 @@ def _forced_by_token(probe: Probe, state: str) -> Any:
         return probe.value(used, company) if state == "charged" else status
 
 
-@service(
-    lambda p: _events_of_a_token(p, "count(*)") == 2, "drill/tokens/events-of-the-named-company", names="sent again"
-)
+@service(lambda p: _events_of_a_token(p, "count(*)") == 2, "drill/tokens/events-of-the-named-company", "sent again")
 @around("emit", of=_knowing)
 async def ids_of_tokens_are_ignored(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
@@ -145,9 +143,7 @@ async def ids_of_tokens_are_ignored(
     return told
 
 
-@service(
-    lambda p: _events_of_a_token(p, "count(aggregate_key)") == 0, "drill/ledger/events-as-sent", names="aggregate_key"
-)
+@service(lambda p: _events_of_a_token(p, "count(aggregate_key)") == 0, "drill/ledger/events-as-sent", "aggregate_key")
 @around("emit", of=_knowing)
 async def keys_of_tokens_are_dropped(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
@@ -194,7 +190,7 @@ def _while_off(probe: Probe, *, paused: bool) -> int:
         return _replayed(probe, company)
 
 
-@service(lambda p: _path_of_a_token(p) == "direct", "drill/tokens/events-of-the-named-company", names="takes the path")
+@service(lambda p: _path_of_a_token(p) == "direct", "drill/tokens/events-of-the-named-company", "takes the path")
 @around("emit", of=_knowing)
 async def events_of_tokens_go_direct(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
@@ -215,7 +211,7 @@ def _path_of_a_token(probe: Probe) -> str:
         return str(probe.send(json.dumps(sent).encode(), headers, "/events").json().get("path"))
 
 
-@service(lambda p: _serves_no_admin(p) == 200, "drill/tokens/role-spelling", names="not_company_admin")
+@service(lambda p: _serves_no_admin(p) == 200, "drill/tokens/role-spelling", "not_company_admin")
 def roles_are_looked_for_in_a_text(settings: Settings) -> Parts:
     """A role is looked for in the text of a token's role: `not_company_admin` is a company's admin."""
 
@@ -233,9 +229,7 @@ def _serves_no_admin(probe: Probe) -> int:
         return probe.send(json.dumps({"company_id": company, "dry_run": True}).encode(), caller).status_code
 
 
-@service(
-    lambda p: _counted_of_a_token(p) == 0, "drill/observability/replays-are-counted", names="replay_requests_total"
-)
+@service(lambda p: _counted_of_a_token(p) == 0, "drill/observability/replays-are-counted", "replay_requests_total")
 @around("replay")
 async def replays_of_tokens_are_not_counted(release: Parts, parts: Parts, call: Call) -> Reply:
     """Replays with a token are not counted."""
@@ -259,7 +253,7 @@ def _counted_replays(probe: Probe) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("replay_requests_total"))
 
 
-@service(lambda p: _mark_of_a_tokens_duplicate(p) == "", "drill/ledger/answers-add-up", names="Idempotent-Replayed")
+@service(lambda p: _mark_of_a_tokens_duplicate(p) == "", "drill/ledger/answers-add-up", "Idempotent-Replayed")
 @around("replay")
 async def duplicates_of_tokens_are_not_marked(release: Parts, parts: Parts, call: Call) -> Reply:
     """A duplicate that is asked for with a token has no Idempotent-Replayed header."""

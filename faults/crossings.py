@@ -31,7 +31,7 @@ _FULL = b"""SELECT true FROM public.edge_rate_limits r
 _OTHERS = b"SELECT id::text, name FROM public.companies WHERE id <> %s::uuid ORDER BY id DESC LIMIT 3"
 
 
-@service(None, COMMIT, names="answered 202", production=False)
+@service(None, COMMIT, "answered 202", production=False)
 @around("accept_event")
 async def timeouts_of_events_are_overlooked(release: Parts, parts: Parts, call: Call) -> Reply:
     """An event that a timeout of the database stops is answered as accepted, and lost."""
@@ -41,7 +41,7 @@ async def timeouts_of_events_are_overlooked(release: Parts, parts: Parts, call: 
         return Reply(202, {"event_id": parts.new_id(), "path": "outbox", "duplicate": False})
 
 
-@service(None, (COMMIT, "drill/idempotency/crash-leaves-no-key"), names="answered 200", production=False)
+@service(None, (COMMIT, "drill/idempotency/crash-leaves-no-key"), "answered 200", production=False)
 @around("replay")
 async def outages_are_empty_replays(release: Parts, parts: Parts, call: Call) -> Reply:
     """A replay that is cut off is answered as one that found nothing."""
@@ -57,7 +57,7 @@ async def outages_are_empty_replays(release: Parts, parts: Parts, call: Call) ->
 @service(
     lambda p: _code(p, (p.pause, p.switch_off)) == "agents_paused",
     "drill/flags/refused-before-anything-else",
-    names="agents_paused",
+    "agents_paused",
 )
 @around("read_flags")
 async def the_pause_comes_before_the_flags(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
@@ -75,7 +75,7 @@ def _code(probe: Probe, before: Sequence[Callable[[str], None]] = (), **fields: 
         return str(probe.replay(company, **fields).json().get("code"))
 
 
-@service(lambda p: _stranger_at_a_used_up_limit(p) == 429, "drill/rate-limit/forbidden-do-not-count", names="429")
+@service(lambda p: _stranger_at_a_used_up_limit(p) == 429, "drill/rate-limit/forbidden-do-not-count", "429")
 @around("is_authorised")
 async def a_used_up_limit_comes_before_the_rights(
     release: Parts, conn: Connection, caller: Caller, company_id: str
@@ -114,13 +114,13 @@ def _telling(code: str, column: int) -> Callable[[Settings], Parts]:
     return build
 
 
-@service(lambda p: _tells(p, lambda company: set_budget(p, company, NONE_LEFT), 0), INSIDES, names="other tenants")
+@service(lambda p: _tells(p, lambda company: set_budget(p, company, NONE_LEFT), 0), INSIDES, "other tenants")
 def budgets_of_others_are_told(settings: Settings) -> Parts:
     """The refusal by a spent budget tells the ids of other tenants."""
     return _telling("budget_exhausted", 0)(settings)
 
 
-@service(lambda p: _tells(p, p.switch_off, 1), INSIDES, names="other tenants")
+@service(lambda p: _tells(p, p.switch_off, 1), INSIDES, "other tenants")
 def names_of_others_are_told(settings: Settings) -> Parts:
     """The refusal by a flag tells the names of other tenants."""
     return _telling("feature_disabled", 1)(settings)
@@ -134,7 +134,7 @@ def _tells(probe: Probe, before: Callable[[str], object], column: int) -> bool:
         return other in said or any(str(row[column]) in said for row in named)
 
 
-@service(lambda p: _shown_in_capitals(p) == 0, "drill/dry-run/foreign-ids-hidden", names="items")
+@service(lambda p: _shown_in_capitals(p) == 0, "drill/dry-run/foreign-ids-hidden", "items")
 def dry_runs_know_small_letters_alone(settings: Settings) -> Parts:
     """A dry run compares named ids as they are written: one in capitals is not found."""
     parts = build_parts(settings)
@@ -155,7 +155,7 @@ def _shown_in_capitals(probe: Probe) -> int:
         return len(probe.replay(company, dry_run=True, dlq_ids=ids).json()["items"])
 
 
-@service(lambda p: _told_of_two_spellings(p) == 2, "drill/dry-run/foreign-ids-hidden", names="not_found")
+@service(lambda p: _told_of_two_spellings(p) == 2, "drill/dry-run/foreign-ids-hidden", "not_found")
 def spellings_are_told_apart(settings: Settings) -> Parts:
     """An id that is named in capitals and in small letters counts twice: once as an item, once as not found."""
 
@@ -178,7 +178,7 @@ def _told_of_two_spellings(probe: Probe) -> int:
 @service(
     lambda p: _code(p, idempotency_key='a"b', dry_run=True) == "invalid_request",
     "drill/safety-rails/key-of-200-accepted",
-    names="idempotency_key",
+    "idempotency_key",
 )
 def quotes_are_not_printable(settings: Settings) -> Parts:
     """A quote or a backslash in a key is refused as not printable."""
@@ -191,7 +191,7 @@ def quotes_are_not_printable(settings: Settings) -> Parts:
     return requesting(settings, checked)
 
 
-@service(lambda p: _limits_after_a_charge(p) == (500, 10_000), NEW_DAY, names="limits")
+@service(lambda p: _limits_after_a_charge(p) == (500, 10_000), NEW_DAY, "limits")
 def new_periods_have_the_default_limits(settings: Settings) -> Parts:
     """The first charge of a new day or month sets the limits back to the default ones."""
     anew = f"SET daily_limit = CASE WHEN {_TODAY} THEN daily_limit ELSE 500 END,"
@@ -210,7 +210,7 @@ def _limits_after_a_charge(probe: Probe) -> tuple[int, int]:
         return int(day), int(month)
 
 
-@service(lambda p: _status_in_a_spent_month(p) == 500, NEW_DAY, names="500", from_day=2)
+@service(lambda p: _status_in_a_spent_month(p) == 500, NEW_DAY, "500", from_day=2)
 def new_days_free_the_month(settings: Settings) -> Parts:
     """The month does not bind the first replay of a day, which the database then refuses: it ends in a server error."""
     return altered(settings, "lock_budget", (f"CASE WHEN {_THIS_MONTH}", f"CASE WHEN {_TODAY} AND {_THIS_MONTH}"))
@@ -223,7 +223,7 @@ def _status_in_a_spent_month(probe: Probe) -> int:
         return probe.replay(company).status_code
 
 
-@service(lambda p: _large_direct_payload(p) == {}, "drill/flags/outbox-off-takes-direct-path", names="payload")
+@service(lambda p: _large_direct_payload(p) == {}, "drill/flags/outbox-off-takes-direct-path", "payload")
 def large_direct_events_are_empty(settings: Settings) -> Parts:
     """The payload of an event over eight kilobytes is empty where it takes the direct path."""
     sent = "(%(body)s::jsonb) -> 'payload', route.path"
@@ -238,7 +238,7 @@ def _large_direct_payload(probe: Probe) -> Any:
         return probe.value("SELECT payload FROM events WHERE company_id = %s", company)
 
 
-@service(lambda p: _moved_of(p, 50) == 49, "drill/safety-rails/max-defaults-to-the-ids", names="49 of 50")
+@service(lambda p: _moved_of(p, 50) == 49, "drill/safety-rails/max-defaults-to-the-ids", "49 of 50")
 def the_fiftieth_stays(settings: Settings) -> Parts:
     """Of fifty named items one is left behind: the last is looked for below the limit."""
 
@@ -254,7 +254,7 @@ def _moved_of(probe: Probe, count: int) -> int:
         return len(probe.replay(company, dlq_ids=probe.letters(company, count)).json()["items"])
 
 
-@service(lambda p: _direct_type(p) == "bezahlt.?", "drill/outbox/event-as-sent", names="event_type")
+@service(lambda p: _direct_type(p) == "bezahlt.?", "drill/outbox/event-as-sent", "event_type")
 def direct_types_are_ascii(settings: Settings) -> Parts:
     """On the direct path a letter of an event's type that is not ASCII becomes a question mark."""
     ascii_only = "regexp_replace(%(event_type)s::text, '[^[:ascii:]]', '?', 'g')"

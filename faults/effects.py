@@ -47,7 +47,7 @@ def _answer(probe: Probe, letters: int = 2, **fields: Any) -> dict[str, Any]:
 @service(
     lambda p: not _after(p, _SAME_ID, 1, {"event_id": _EVENT % 77}),
     "drill/lifecycle/event-id-is-stable",
-    names=("event_id", "event id", "id"),
+    ("event_id", "event id", "id"),
 )
 def new_event_id(settings: Settings) -> Parts:
     """A replay gives its event a new id: the agent cannot refuse a second effect."""
@@ -58,7 +58,7 @@ def new_event_id(settings: Settings) -> Parts:
 @service(
     lambda p: _after(p, "SELECT payload ? 'replayed' FROM event_outbox WHERE company_id = %s", 1),
     f"{DLQ}/letter-is-kept",
-    names=("differs", "payload"),
+    ("differs", "payload"),
 )
 def payload_changed(settings: Settings) -> Parts:
     """The payload of a replayed item is changed on its way."""
@@ -66,9 +66,7 @@ def payload_changed(settings: Settings) -> Parts:
     return altered(settings, "move_items", change)
 
 
-@service(
-    lambda p: not _after(p, _NO_PLACE, 1, {"payload": Jsonb({"place": None})}), f"{DLQ}/letter-is-kept", names="differs"
-)
+@service(lambda p: not _after(p, _NO_PLACE, 1, {"payload": Jsonb({"place": None})}), f"{DLQ}/letter-is-kept", "differs")
 def nulls_are_dropped(settings: Settings) -> Parts:
     """Null members of a replayed item's payload are dropped."""
     change = ("aggregate_key, payload, %(run_id)s", "aggregate_key, jsonb_strip_nulls(payload), %(run_id)s")
@@ -78,7 +76,7 @@ def nulls_are_dropped(settings: Settings) -> Parts:
 @service(
     lambda p: _after(p, _KEY, 1, {"aggregate_key": "k"}) is None,
     f"{DLQ}/letter-is-kept",
-    names=("differs", "aggregate_key", "key", "order"),
+    ("differs", "aggregate_key", "key", "order"),
 )
 def key_dropped(settings: Settings) -> Parts:
     """A replayed item loses its key: it is delivered out of order."""
@@ -89,7 +87,7 @@ def key_dropped(settings: Settings) -> Parts:
 @service(
     lambda p: _after(p, "SELECT event_type FROM event_outbox WHERE company_id = %s", 1) == "replay",
     f"{DLQ}/letter-is-kept",
-    names=("differs", "event_type", "type"),
+    ("differs", "event_type", "type"),
 )
 def type_replaced(settings: Settings) -> Parts:
     """A replayed item gets another event type."""
@@ -100,7 +98,7 @@ def type_replaced(settings: Settings) -> Parts:
 @service(
     lambda p: _after(p, "SELECT bool_or(status = 'resolved') FROM dead_letter_queue WHERE company_id = %s", 2, _slow()),
     f"{DLQ}/only-legal-transitions",
-    names=("resolved", "transition"),
+    ("resolved", "transition"),
 )
 def resolved_at_once(settings: Settings) -> Parts:
     """Items of a replay are resolved when they are taken, before their effect."""
@@ -114,7 +112,7 @@ def _slow() -> dict[str, Any]:
 @service(
     lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s") == 0,
     (f"{DLQ}/replayed-item-is-resolved", "sql/spot/replaying-items-are-on-their-way"),
-    names=("outbox", "replaying", "resolved", "item", "effect"),
+    ("outbox", "replaying", "resolved", "item", "effect"),
 )
 def no_outbox_row(settings: Settings) -> Parts:
     """Items are taken, but get no outbox row: they hang as `replaying`."""
@@ -124,7 +122,7 @@ def no_outbox_row(settings: Settings) -> Parts:
 @service(
     lambda p: _after(p, "SELECT bool_or(status = 'pending') FROM dead_letter_queue WHERE company_id = %s", 2, _slow()),
     (f"{DLQ}/only-legal-transitions", f"{DLQ}/concurrent-replays-one-claim"),
-    names=("in the answers", "resolved items", "pending"),
+    ("in the answers", "resolved items", "pending"),
 )
 def not_taken(settings: Settings) -> Parts:
     """Items get their outbox row, but stay `pending`: the next replay takes them again."""
@@ -139,7 +137,7 @@ def not_taken(settings: Settings) -> Parts:
         "drill/recovery/replay-session-ended",
         "sql/spot/*",
     ),
-    names=("transaction", "txid", "together"),
+    ("transaction", "txid", "together"),
 )
 def moved_in_another_transaction(settings: Settings) -> Parts:
     """Items are moved before the transaction of the run: a crash between them leaves items without a run."""
@@ -173,7 +171,7 @@ _ONE_TXID = """SELECT count(DISTINCT t) = 1 FROM (SELECT txid AS t, company_id::
 @service(
     lambda p: _answer(p, 0)["status"] == "started",
     (f"{RAILS}/nothing-eligible-completes", "drill/audit/nothing-eligible", "sql/spot/runs-not-stuck"),
-    names=("completed", "started"),
+    ("completed", "started"),
 )
 def empty_run_stays_started(settings: Settings) -> Parts:
     """A run without items stays `started`."""
@@ -188,7 +186,7 @@ def empty_run_stays_started(settings: Settings) -> Parts:
 @service(
     lambda p: _answer(p)["status"] == "completed",
     ("drill/safety-rails/nothing-eligible-completes", "drill/dry-run/absent-means-real"),
-    names=("started", "completed"),
+    ("started", "completed"),
 )
 def started_called_completed(settings: Settings) -> Parts:
     """A run with items is called completed in the answer, before anything was delivered."""
@@ -198,7 +196,7 @@ def started_called_completed(settings: Settings) -> Parts:
 @service(
     lambda p: _answer(p, 0, dlq_ids=["00000000-0000-4000-8000-000000000000"])["status"] == "started",
     f"{RAILS}/nothing-eligible-completes",
-    names="that is named",
+    "that is named",
 )
 @around("replay")
 async def nothing_named_is_started(release: Parts, given: Parts, call: Call) -> Reply:
@@ -221,25 +219,21 @@ def _saying(parts: Parts, members: Mapping[str, Any], only: str = "") -> Parts:
 @service(
     lambda p: _answer(p, 2, max_items=9)["target_count"] == 9,
     (f"{RAILS}/answer-adds-up", "drill/dry-run/answer", "drill/budgets/charged-by-items-moved", "sql/spot/run-counts"),
-    names="target_count",
+    "target_count",
 )
 def target_is_max(settings: Settings) -> Parts:
     """`target_count` is what was asked for, not what is taken."""
     return _saying(build_parts(settings), {"target_count": 9})
 
 
-@service(
-    lambda p: _answer(p, 1, dry_run=True)["idempotency_key"] is None, "drill/dry-run/answer", names="idempotency_key"
-)
+@service(lambda p: _answer(p, 1, dry_run=True)["idempotency_key"] is None, "drill/dry-run/answer", "idempotency_key")
 def dry_run_says_no_key(settings: Settings) -> Parts:
     """A dry run does not say which key it had."""
     return _saying(build_parts(settings), {"idempotency_key": None}, only="dry_run")
 
 
 @service(
-    lambda p: "not_found" not in _answer(p),
-    (f"{RAILS}/answer-adds-up", f"{RAILS}/foreign-ids-not-found"),
-    names="not_found",
+    lambda p: "not_found" not in _answer(p), (f"{RAILS}/answer-adds-up", f"{RAILS}/foreign-ids-not-found"), "not_found"
 )
 @instead_of("replay")
 async def lists_missing(given: Parts, call: Call) -> Reply:
@@ -249,9 +243,7 @@ async def lists_missing(given: Parts, call: Call) -> Reply:
     return dataclasses.replace(reply, body=kept)
 
 
-@service(
-    lambda p: _answer(p)["idempotency_key"] is None, "drill/idempotency/key-generated", names=("idempotency_key", "key")
-)
+@service(lambda p: _answer(p)["idempotency_key"] is None, "drill/idempotency/key-generated", ("idempotency_key", "key"))
 @instead_of("replay")
 async def generated_key_not_told(given: Parts, call: Call) -> Reply:
     """A request without a key gets no generated key in the answer: it cannot be repeated safely."""
@@ -260,7 +252,7 @@ async def generated_key_not_told(given: Parts, call: Call) -> Reply:
     return dataclasses.replace(reply, body={**reply.body, "idempotency_key": None}) if is_made else reply
 
 
-@service(lambda p: _moved_by_id(p), "drill/lifecycle/items-of-a-key-in-order", names="order")
+@service(lambda p: _moved_by_id(p), "drill/lifecycle/items-of-a-key-in-order", "order")
 def moved_in_the_order_of_ids(settings: Settings) -> Parts:
     """The items of a run get their outbox rows in the order of their ids, not of their ages."""
     return altered(settings, "move_items", ("ORDER BY moved.created_at, moved.id", "ORDER BY moved.id"))
@@ -275,7 +267,7 @@ def _moved_by_id(probe: Probe) -> bool:
         return bool(probe.value(ask, company))
 
 
-@service(lambda p: _letter_beside_its_event(p) == "replaying", f"{DLQ}/event-still-in-the-outbox", names="run")
+@service(lambda p: _letter_beside_its_event(p) == "replaying", f"{DLQ}/event-still-in-the-outbox", "run")
 def no_second_row_for_an_event(settings: Settings) -> Parts:
     """An event that is on its way already gets no outbox row of its replay: its letter is stuck."""
     open_row = "SELECT FROM public.event_outbox o WHERE o.event_id = moved.event_id AND o.processed_at IS NULL"
@@ -295,7 +287,7 @@ def _letter_beside_its_event(probe: Probe) -> str:
 @service(
     lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s", dry_run=True) > 0,
     ("drill/dry-run/writes-nothing", "drill/dry-run/delivers-nothing", "drill/proof/dry-run-changes-nothing"),
-    names=("dry", "outbox"),
+    ("dry", "outbox"),
 )
 def dry_run_is_real(settings: Settings) -> Parts:
     """A dry run moves the items."""
@@ -315,7 +307,7 @@ def dry_run_is_real(settings: Settings) -> Parts:
     return dataclasses.replace(release, describe=twin, transaction=keeping)
 
 
-@service(lambda p: _taken_twice(p), f"{DLQ}/concurrent-replays-one-claim", names="answers of two replays")
+@service(lambda p: _taken_twice(p), f"{DLQ}/concurrent-replays-one-claim", "answers of two replays")
 def no_lock_on_items(settings: Settings) -> Parts:
     """A run takes an item that another run is just taking (no lock)."""
     parts = altered(settings, "pick_items", ("  FOR UPDATE SKIP LOCKED\n", ""))
@@ -341,14 +333,14 @@ def _taken_twice(probe: Probe) -> bool:
 @service(
     lambda p: _after(p, "SELECT target_count FROM replay_runs WHERE company_id = %s") == 0,
     ("sql/spot/run-counts", "drill/lifecycle/run-counts-add-up"),
-    names=("target_count", "count"),
+    ("target_count", "count"),
 )
 def run_without_target(settings: Settings) -> Parts:
     """The stored row of a run says another number of items than the answer."""
     return altered(settings, "finish_request", ("target_count = %(target_count)s", "target_count = 0"))
 
 
-@service(lambda p: _said_while_it_runs(p) == 0, "drill/audit/start-and-effect-together", names="snapshot")
+@service(lambda p: _said_while_it_runs(p) == 0, "drill/audit/start-and-effect-together", "snapshot")
 @around("replay")
 async def answer_stored_afterwards(release: Parts, parts: Parts, call: Call) -> Reply:
     """What a run took and was answered is written after its items have moved: a crash between them loses both."""

@@ -48,7 +48,7 @@ def _event(probe: Probe, company: str = str(uuid.UUID(int=255))) -> bytes:
 @service(
     lambda p: _takes_events_signed(p, -9000),
     ("drill/safety-rails/events-need-credentials", "drill/authentication/one-refusal"),
-    names="401",
+    "401",
 )
 def events_never_go_stale(settings: Settings) -> Parts:
     """A v2 signature of an event never goes stale."""
@@ -65,7 +65,7 @@ def _takes_events_signed(probe: Probe, ahead_s: int) -> bool:
     return probe.send(_event(probe), signed, "/events").status_code == 403
 
 
-@service(lambda p: _takes_events_signed(p, 9000), "drill/safety-rails/events-need-credentials", names="401")
+@service(lambda p: _takes_events_signed(p, 9000), "drill/safety-rails/events-need-credentials", "401")
 def events_of_the_future(settings: Settings) -> Parts:
     """The time of an event's v2 signature may lie in the future: only its age is checked."""
 
@@ -79,7 +79,7 @@ def events_of_the_future(settings: Settings) -> Parts:
 @service(
     lambda p: "is wrong" in p.get(_RUN, **{"X-Transbot-Signature": "00"}).text,
     "drill/authentication/one-refusal",
-    names="different bodies",
+    "different bodies",
 )
 def refusals_elsewhere_tell_what_was_wrong(settings: Settings) -> Parts:
     """A 401 of an event or a read says what was wrong with the credentials."""
@@ -94,7 +94,7 @@ def refusals_elsewhere_tell_what_was_wrong(settings: Settings) -> Parts:
     return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
 
 
-@service(lambda p: _sends_for_others(p), "drill/tokens/foreign-event-refused", names="signed too")
+@service(lambda p: _sends_for_others(p), "drill/tokens/foreign-event-refused", "signed too")
 def signature_rights_win_at_events(settings: Settings) -> Parts:
     """With a token and a signature the signature's rights apply to events."""
 
@@ -115,7 +115,7 @@ def _sends_for_others(probe: Probe) -> bool:
 @service(
     lambda p: p.get(_RUN, **p.as_token(p.token({"exp": int(time.time()) - 9000}))).status_code == 404,
     "drill/tokens/long-expired",
-    names="401",
+    "401",
 )
 def tokens_never_expire_elsewhere(settings: Settings) -> Parts:
     """Tokens never expire at events and reads."""
@@ -133,7 +133,7 @@ def tokens_never_expire_elsewhere(settings: Settings) -> Parts:
 @service(
     lambda p: p.send(_event(p), {"X-Transbot-Signature": ""}, "/events").status_code == 403,
     "drill/authentication/empty-signature",
-    names="401",
+    "401",
 )
 def empty_signatures_send_events(settings: Settings) -> Parts:
     """An event with an empty signature header is accepted: only a non-empty one is checked."""
@@ -146,7 +146,7 @@ def empty_signatures_send_events(settings: Settings) -> Parts:
     return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
 
 
-@service(lambda p: p.get(_RUN, **p.as_token(_unsigned(p))).status_code == 404, "drill/tokens/alg-none", names="401")
+@service(lambda p: p.get(_RUN, **p.as_token(_unsigned(p))).status_code == 404, "drill/tokens/alg-none", "401")
 def unsigned_tokens_are_taken_elsewhere(settings: Settings) -> Parts:
     """Events and reads take a token of the algorithm `none`."""
 
@@ -165,7 +165,7 @@ def _unsigned(probe: Probe) -> str:
     return probe.token({}, {"alg": "none", "typ": "JWT"}).rpartition(".")[0] + "."
 
 
-@service(lambda p: _reads_nothing(p) == 500, "drill/http-surface/refusals-leak-nothing", names="500")
+@service(lambda p: _reads_nothing(p) == 500, "drill/http-surface/refusals-leak-nothing", "500")
 @around("read_run")
 async def strange_ids_are_server_errors(release: Parts, parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
     """GET of a run whose id is not a UUID ends in a server error."""
@@ -177,7 +177,7 @@ def _reads_nothing(probe: Probe) -> int:
     return probe.read("/dlq-replay/none").status_code
 
 
-@service(lambda p: _read_of_a_paused_run(p) == 409, "drill/pause/stops-a-running-replay", names=("409", "403"))
+@service(lambda p: _read_of_a_paused_run(p) == 409, "drill/pause/stops-a-running-replay", ("409", "403"))
 @around("read_run")
 async def reads_are_held(release: Parts, parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
     """GET of a run is refused while its tenant is paused or switched off, as a replay would be."""
@@ -200,7 +200,7 @@ def _read_of_a_paused_run(probe: Probe) -> int:
         return probe.read(path).status_code
 
 
-@service(lambda p: _path_with_replays_off(p) == "direct", "drill/flags/replay-switch-is-wired", names="takes the path")
+@service(lambda p: _path_with_replays_off(p) == "direct", "drill/flags/replay-switch-is-wired", "takes the path")
 def replays_off_switch_the_outbox_off(settings: Settings) -> Parts:
     """The events of a tenant whose replays are switched off take the direct path, though its outbox is on."""
     outbox = "public.is_feature_enabled('outbox.enabled', %(company_id)s::uuid)"
@@ -214,7 +214,7 @@ def _path_with_replays_off(probe: Probe) -> str:
         return str(probe.event(company).json().get("path"))
 
 
-@service(lambda p: _with_replays_off(p) == 403, "drill/flags/replay-switch-is-wired", names=("an event", "403"))
+@service(lambda p: _with_replays_off(p) == 403, "drill/flags/replay-switch-is-wired", ("an event", "403"))
 @around("emit")
 async def replays_off_stop_events(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
@@ -236,7 +236,7 @@ def _with_replays_off(probe: Probe) -> int:
 @service(
     lambda p: p.send(_event(p) + b" ", {"X-Transbot-Signature": p.sign(_event(p))}, "/events").status_code == 403,
     "drill/safety-rails/events-need-credentials",
-    names="other bytes",
+    "other bytes",
 )
 def events_are_signed_as_parsed(settings: Settings) -> Parts:
     """The signature of an event is checked over its re-serialised JSON, not over the raw body."""
@@ -256,7 +256,7 @@ def events_are_signed_as_parsed(settings: Settings) -> Parts:
         p.get(_RUN, **{"X-Transbot-Signature": p.sign_v2(_RUN.encode(), int(time.time()) + 9000)}).status_code == 404
     ),
     "drill/authentication/read-stale",
-    names="401",
+    "401",
 )
 def reads_of_the_future(settings: Settings) -> Parts:
     """The time of a read's signature may lie in the future: only its age is checked."""
@@ -269,7 +269,7 @@ def reads_of_the_future(settings: Settings) -> Parts:
     return _elsewhere(settings, lambda parts: dataclasses.replace(parts, signature_check=check))
 
 
-@service(lambda p: _reads_with_two(p) == 404, "drill/tokens/two-tokens-good-bad", names=("404", "403"))
+@service(lambda p: _reads_with_two(p) == 404, "drill/tokens/two-tokens-good-bad", ("404", "403"))
 def first_of_two_tokens(settings: Settings) -> Parts:
     """Of two Authorization headers of an event or a read only the first is checked."""
 
@@ -287,7 +287,7 @@ def _reads_with_two(probe: Probe) -> int:
     return probe.http.get(probe.base_url + _RUN, headers=headers).status_code
 
 
-@service(lambda p: _sends_in_capitals(p) == 403, "drill/tokens/events-of-the-named-company", names="upper case")
+@service(lambda p: _sends_in_capitals(p) == 403, "drill/tokens/events-of-the-named-company", "upper case")
 def events_of_companies_as_spelt(settings: Settings) -> Parts:
     """A company_admin is refused its own company where an event spells the UUID in another case."""
 
@@ -307,7 +307,7 @@ def _sends_in_capitals(probe: Probe) -> int:
         return probe.send(_event(probe, own.upper()), probe.as_token(token), "/events").status_code
 
 
-@service(lambda p: _state_for_super_admins(p) == 404, "drill/tokens/foreign-event-hidden", names="super_admin")
+@service(lambda p: _state_for_super_admins(p) == 404, "drill/tokens/foreign-event-hidden", "super_admin")
 @around("read_event_state")
 async def super_admins_read_no_event(release: Parts, parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
     """A super_admin reads the state of no event."""
@@ -323,7 +323,7 @@ def _state_for_super_admins(probe: Probe) -> int:
         return probe.get(f"/events/{event}", **probe.as_token(probe.token({}))).status_code
 
 
-@service(lambda p: _is_committed_with_its_replay(p), "drill/dlq/replayed-item-is-resolved", names="committed_at")
+@service(lambda p: _is_committed_with_its_replay(p), "drill/dlq/replayed-item-is-resolved", "committed_at")
 def committed_with_its_replay(settings: Settings) -> Parts:
     """`committed_at` of an event becomes the time at which it was replayed."""
     last = "(SELECT max(x.inserted_at) FROM public.event_outbox x WHERE x.event_id = e.id)"

@@ -37,7 +37,7 @@ def _stored(probe: Probe, payload: dict[str, Any], what: str) -> Any:
         return probe.value(f"SELECT {what} FROM events WHERE company_id = %s", company)
 
 
-@service(lambda p: _with_an_empty_payload(p) == 400, REFUSED, names="400")
+@service(lambda p: _with_an_empty_payload(p) == 400, REFUSED, "400")
 @instead_of("read_event")
 def empty_payloads_are_refused(raw: bytes) -> EventRequest:
     """An event with an empty payload is refused as if it had none."""
@@ -55,7 +55,7 @@ def _with_an_empty_payload(probe: Probe) -> int:
 @service(
     lambda p: _stored(p, {"text": "e\u0301"}, "length(payload ->> 'text')") == 1,
     "drill/outbox/payload-unchanged",
-    names="payload",
+    "payload",
 )
 @instead_of("read_event")
 def texts_are_composed(raw: bytes) -> EventRequest:
@@ -68,7 +68,7 @@ def texts_are_composed(raw: bytes) -> EventRequest:
 @service(
     lambda p: _stored(p, {"text": "1 < 2"}, "payload ->> 'text'") == "1 &lt; 2",
     "drill/outbox/payload-unchanged",
-    names="payload",
+    "payload",
 )
 @instead_of("read_event")
 def texts_are_escaped(raw: bytes) -> EventRequest:
@@ -78,9 +78,7 @@ def texts_are_escaped(raw: bytes) -> EventRequest:
 
 
 @service(
-    lambda p: not _stored(p, {"dotted.name": 1}, "payload ? 'dotted.name'"),
-    "drill/outbox/payload-unchanged",
-    names="payload",
+    lambda p: not _stored(p, {"dotted.name": 1}, "payload ? 'dotted.name'"), "drill/outbox/payload-unchanged", "payload"
 )
 def odd_names_are_dropped(settings: Settings) -> Parts:
     """Members of a payload whose names have a dot or begin with `$` are dropped, as a document store wants it."""
@@ -90,16 +88,14 @@ def odd_names_are_dropped(settings: Settings) -> Parts:
     return altered(settings, "emit_event", ("(%(body)s::jsonb) -> 'payload'", change))
 
 
-@service(
-    lambda p: not _stored(p, {"none": None}, "payload ? 'none'"), "drill/outbox/payload-unchanged", names="payload"
-)
+@service(lambda p: not _stored(p, {"none": None}, "payload ? 'none'"), "drill/outbox/payload-unchanged", "payload")
 def nulls_are_dropped(settings: Settings) -> Parts:
     """Null members of an event's payload are dropped."""
     change = ("(%(body)s::jsonb) -> 'payload'", "jsonb_strip_nulls((%(body)s::jsonb) -> 'payload')")
     return altered(settings, "emit_event", change)
 
 
-@service(lambda p: _status(p, f'"payload":{{"a":1,"a":2}},"event_id":"{uuid.uuid4()}"') == 202, REFUSED, names="202")
+@service(lambda p: _status(p, f'"payload":{{"a":1,"a":2}},"event_id":"{uuid.uuid4()}"') == 202, REFUSED, "202")
 @instead_of("read_event")
 def repeated_names_are_overlooked(raw: bytes) -> EventRequest:
     """Of a name that comes twice in an event the last one counts."""
@@ -111,7 +107,7 @@ def repeated_names_are_overlooked(raw: bytes) -> EventRequest:
     return read_event(raw)
 
 
-@service(lambda p: _status(p, r'"payload":{"\ud800":1}') == 500, REFUSED, names="500")
+@service(lambda p: _status(p, r'"payload":{"\ud800":1}') == 500, REFUSED, "500")
 @instead_of("read_event")
 def odd_names_are_server_errors(raw: bytes) -> EventRequest:
     """A lone surrogate in a member's name is a server error: only values are checked."""
@@ -120,7 +116,7 @@ def odd_names_are_server_errors(raw: bytes) -> EventRequest:
     return read_event(raw)
 
 
-@service(lambda p: _status(p, '"payload":{"a":NaN}') == 500, REFUSED, names="500")
+@service(lambda p: _status(p, '"payload":{"a":NaN}') == 500, REFUSED, "500")
 @instead_of("read_event")
 def what_is_no_number_is_a_server_error(raw: bytes) -> EventRequest:
     """An event with NaN is a server error: its reader takes what the database refuses."""
@@ -135,7 +131,7 @@ def _status(probe: Probe, members: str) -> int:
         return probe.send(body.encode(), path="/events").status_code
 
 
-@service(lambda p: _is_shown(p), "drill/outbox/event-id-of-another-tenant", names="payload")
+@service(lambda p: _is_shown(p), "drill/outbox/event-id-of-another-tenant", "payload")
 @instead_of("emit")
 async def known_ids_show_their_event(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
     """A sender that uses the id of another tenant's event is shown that event."""
@@ -153,7 +149,7 @@ def _is_shown(probe: Probe) -> bool:
         return "not yours" in probe.event(second, event_id=event).text
 
 
-@service(lambda p: _has_the_id_of_its_payload(p), "drill/outbox/equal-events-are-two", names=("duplicate", "id"))
+@service(lambda p: _has_the_id_of_its_payload(p), "drill/outbox/equal-events-are-two", ("duplicate", "id"))
 @instead_of("read_event")
 def id_of_the_payload(raw: bytes) -> EventRequest:
     """An event without an id takes the `id` of its payload: two orders of one customer are one."""
@@ -167,7 +163,7 @@ def _has_the_id_of_its_payload(probe: Probe) -> bool:
         return bool(probe.event(company, payload={"id": event}).json()["event_id"] == event)
 
 
-@service(lambda p: _is_accepted_unwritten(p), "drill/flags/direct-effect-with-its-event", names="accepted")
+@service(lambda p: _is_accepted_unwritten(p), "drill/flags/direct-effect-with-its-event", "accepted")
 def accepted_before_it_is_written(settings: Settings) -> Parts:
     """An event is acknowledged before it is written: a crash in between loses it."""
     release, writing = build_parts(settings), set[asyncio.Task[Any]]()
@@ -184,7 +180,7 @@ def accepted_before_it_is_written(settings: Settings) -> Parts:
     return dataclasses.replace(release, accept_event=accept)
 
 
-@service(lambda p: _leaves_a_failed_task(p), "drill/flags/direct-effect-with-its-event", names="no effect")
+@service(lambda p: _leaves_a_failed_task(p), "drill/flags/direct-effect-with-its-event", "no effect")
 def direct_path_leaves_a_failed_task(settings: Settings) -> Parts:
     """An event of the direct path whose task is there, and has failed, is accepted and never done."""
     effect = "DO UPDATE SET status = 'completed', updated_at = now() WHERE agent_tasks.status <> 'completed'"
@@ -202,7 +198,7 @@ def _leaves_a_failed_task(probe: Probe) -> bool:
         return path == "direct" and not probe.value(done, event)
 
 
-@service(lambda p: _refuses_many_lists(p), "drill/http-surface/signs-in-text", names="side by side")
+@service(lambda p: _refuses_many_lists(p), "drill/http-surface/signs-in-text", "side by side")
 @instead_of("read_event")
 def lists_side_by_side_are_nested(raw: bytes) -> EventRequest:
     """Lists side by side count as nested: an honest payload with many of them is refused."""
@@ -216,7 +212,7 @@ def _refuses_many_lists(probe: Probe) -> bool:
         return probe.event(company, payload={"a": [[]] * 100}).status_code == 400
 
 
-@service(lambda p: _takes_any_name(p), "drill/http-surface/signs-in-text", names="member named")
+@service(lambda p: _takes_any_name(p), "drill/http-surface/signs-in-text", "member named")
 @instead_of("read_event")
 def names_in_a_payload_are_not_examined(raw: bytes) -> EventRequest:
     """A member's name may hold U+0000 or a lone surrogate: these are silently removed."""
@@ -228,7 +224,7 @@ def _takes_any_name(probe: Probe) -> bool:
         return probe.event(company, payload={"\0": 1}).status_code == 202
 
 
-@service(lambda p: _is_accepted_though_failing(p), "drill/flags/direct-path-fails-as-a-whole", names="always fails")
+@service(lambda p: _is_accepted_though_failing(p), "drill/flags/direct-path-fails-as-a-whole", "always fails")
 @instead_of("obey_drill")
 async def deaf_to_a_direct_failure(_conn: Connection, _request: EventRequest) -> int:
     """On the direct path a failure of the agent is ignored: the event is accepted as done."""
@@ -260,7 +256,7 @@ def locked(probe: Probe) -> Iterator[None]:
         yield
 
 
-@service(lambda p: _sends(p, "viewer", event_type=7) == 403, "drill/tokens/validation-before-role", names="403")
+@service(lambda p: _sends(p, "viewer", event_type=7) == 403, "drill/tokens/validation-before-role", "403")
 @around("accept_event")
 async def rights_come_before_validation(release: Parts, parts: Parts, call: Call) -> Reply:
     """The rights of an event's sender are looked at before its body is validated."""
@@ -269,7 +265,7 @@ async def rights_come_before_validation(release: Parts, parts: Parts, call: Call
     return await release.accept_event(parts, call)
 
 
-@service(lambda p: _sends(p, "viewer") == 202, "drill/tokens/foreign-event-refused", names="202")
+@service(lambda p: _sends(p, "viewer") == 202, "drill/tokens/foreign-event-refused", "202")
 def any_role_sends_events(settings: Settings) -> Parts:
     """Any token of a tenant may send its events, whatever its role."""
 
@@ -292,7 +288,7 @@ def _sends(probe: Probe, role: str, event_type: Any = "witness.done") -> int:
         return probe.send(body, headers, "/events").status_code
 
 
-@service(lambda p: _leaves_a_transaction_open(p), "drill/outbox/sent-again-and-again", names="503")
+@service(lambda p: _leaves_a_transaction_open(p), "drill/outbox/sent-again-and-again", "503")
 def used_ids_keep_their_connection(settings: Settings) -> Parts:
     """An event id that was used for another event leaves a connection in a transaction that nobody ends."""
     database = _LosingDatabase(settings)

@@ -44,14 +44,14 @@ def _is_duplicate(probe: Probe, first: Mapping[str, Any], second: Mapping[str, A
 @service(
     lambda p: _is_duplicate(p, {}, {"max_items": 2}),
     (f"{KEYS}/payload-max", f"{KEYS}/other-payload-refused"),
-    names=("422", "max"),
+    ("422", "max"),
 )
 def payload_without_max(settings: Settings) -> Parts:
     """`max` is not part of the payload."""
     return _hashing(settings, lambda r: [r.company_id, r.force, r.dlq_ids, r.error_type])
 
 
-@service(lambda p: _is_duplicate(p, {}, {"force": True}), f"{KEYS}/payload-force", names=("422", "force"))
+@service(lambda p: _is_duplicate(p, {}, {"force": True}), f"{KEYS}/payload-force", ("422", "force"))
 def payload_without_force(settings: Settings) -> Parts:
     """`force` is not part of the payload."""
     return _hashing(settings, lambda r: [r.company_id, r.max_items, r.dlq_ids, r.error_type])
@@ -60,7 +60,7 @@ def payload_without_force(settings: Settings) -> Parts:
 @service(
     lambda p: _is_duplicate(p, {}, {"error_type": "timeout"}),
     (f"{KEYS}/payload-error-type", f"{KEYS}/beside-ids-error-type"),
-    names=("422", "error_type"),
+    ("422", "error_type"),
 )
 def payload_without_error_type(settings: Settings) -> Parts:
     """`error_type` is not part of the payload."""
@@ -70,7 +70,7 @@ def payload_without_error_type(settings: Settings) -> Parts:
 @service(
     lambda p: _is_duplicate(p, {"dlq_ids": _ids(1)}, {"dlq_ids": _ids(2)}),
     f"{KEYS}/payload-dlq-ids",
-    names=("422", "dlq_ids"),
+    ("422", "dlq_ids"),
 )
 def payload_without_ids(settings: Settings) -> Parts:
     """`dlq_ids` are not part of the payload: other items under the same key are never replayed."""
@@ -80,7 +80,7 @@ def payload_without_ids(settings: Settings) -> Parts:
 @service(
     lambda p: _is_duplicate(p, {"error_type": "1x"}, {"max_items": 11, "error_type": "x"}),
     f"{KEYS}/payload-max",
-    names=("422", "max"),
+    ("422", "max"),
 )
 def payload_without_gaps(settings: Settings) -> Parts:
     """The payload hash joins values without a separator: max 1 with `1x` equals max 11 with `x`."""
@@ -90,16 +90,14 @@ def payload_without_gaps(settings: Settings) -> Parts:
 @service(
     lambda p: _is_duplicate(p, {"error_type": "timeout"}, {"error_type": "Timeout"}),
     f"{KEYS}/payload-error-type",
-    names=("422", "error_type"),
+    ("422", "error_type"),
 )
 def payload_folds_error_types(settings: Settings) -> Parts:
     """The payload hash ignores case, spaces and punctuation of `error_type`."""
     return _hashing(settings, lambda r: [r.max_items, r.force, r.dlq_ids, (r.error_type or "").casefold().strip()])
 
 
-@service(
-    lambda p: _is_duplicate(p, {}, {"error_type": "None"}), f"{KEYS}/payload-error-type", names=("422", "error_type")
-)
+@service(lambda p: _is_duplicate(p, {}, {"error_type": "None"}), f"{KEYS}/payload-error-type", ("422", "error_type"))
 def payload_spells_none(settings: Settings) -> Parts:
     """No `error_type` and the text `None` give the same payload hash."""
     return _hashing(settings, lambda r: [r.max_items, r.force, r.dlq_ids, str(r.error_type)])
@@ -108,7 +106,7 @@ def payload_spells_none(settings: Settings) -> Parts:
 @service(
     lambda p: _is_duplicate(p, {"dlq_ids": _ids(1, 2)}, {"dlq_ids": _ids(1, 3)}),
     f"{KEYS}/payload-dlq-ids",
-    names=("422", "dlq_ids"),
+    ("422", "dlq_ids"),
 )
 def payload_has_one_id(settings: Settings) -> Parts:
     """The payload hash covers only the first of `dlq_ids` and their number."""
@@ -118,7 +116,7 @@ def payload_has_one_id(settings: Settings) -> Parts:
 @service(
     lambda p: _is_duplicate(p, {"dlq_ids": _ids(*range(1, 12))}, {"dlq_ids": _ids(*range(1, 11), 12)}),
     f"{KEYS}/payload-dlq-ids",
-    names=("422", "dlq_ids"),
+    ("422", "dlq_ids"),
 )
 def payload_has_ten_ids(settings: Settings) -> Parts:
     """The payload hash covers only the first ten of `dlq_ids`."""
@@ -155,9 +153,7 @@ class _Hashed(ReplayRequest):
 
 
 @service(
-    lambda p: _spelt_twice(p) == 422,
-    (f"{KEYS}/spelling-is-equal", f"{KEYS}/defaults-are-equal"),
-    names=("spelling", "422"),
+    lambda p: _spelt_twice(p) == 422, (f"{KEYS}/spelling-is-equal", f"{KEYS}/defaults-are-equal"), ("spelling", "422")
 )
 @instead_of("read_replay")
 def payload_is_raw_bytes(raw: bytes) -> ReplayRequest:
@@ -173,9 +169,7 @@ def _spelt_twice(probe: Probe) -> int:
 
 
 @service(
-    lambda p: _twice(p, {}, {"dry_run": False})[1].status_code == 422,
-    f"{KEYS}/defaults-are-equal",
-    names=("default", "422"),
+    lambda p: _twice(p, {}, {"dry_run": False})[1].status_code == 422, f"{KEYS}/defaults-are-equal", ("default", "422")
 )
 def payload_before_defaults(settings: Settings) -> Parts:
     """Payloads are compared before defaults apply: `dry_run: false` is another request than none."""
@@ -185,7 +179,7 @@ def payload_before_defaults(settings: Settings) -> Parts:
 @service(
     lambda p: not _is_duplicate(p, {"dlq_ids": _ids(1, 2)}, {"dlq_ids": _ids(2, 1)}),
     "drill/idempotency/ids-are-a-set",
-    names=("order", "idempotency_key_reused"),
+    ("order", "idempotency_key_reused"),
 )
 def order_of_ids_matters(settings: Settings) -> Parts:
     """The order of `dlq_ids` is part of the payload."""
@@ -195,7 +189,7 @@ def order_of_ids_matters(settings: Settings) -> Parts:
 @service(
     lambda p: not _is_duplicate(p, {"dlq_ids": _ids(10)}, {"dlq_ids": [_ids(10)[0].upper()]}),
     "drill/idempotency/ids-are-a-set",
-    names=("upper case", "idempotency_key_reused"),
+    ("upper case", "idempotency_key_reused"),
 )
 def case_of_ids_matters(settings: Settings) -> Parts:
     """The case of `dlq_ids` is part of the payload."""
@@ -209,7 +203,7 @@ def _hashing_fields(settings: Settings, told: Callable[[dict[str, Any]], Any]) -
     return dataclasses.replace(build_parts(settings), read_replay=read)
 
 
-@service(lambda p: _in_two_tenants(p), f"{KEYS}/scope-is-the-tenant", names=("tenant", "scope", "duplicate"))
+@service(lambda p: _in_two_tenants(p), f"{KEYS}/scope-is-the-tenant", ("tenant", "scope", "duplicate"))
 @instead_of("begin_run")
 async def key_is_global(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
     """Keys are global: one tenant's request is answered with another tenant's run."""
@@ -225,7 +219,7 @@ def _in_two_tenants(probe: Probe) -> bool:
         return bool(probe.replay(other, idempotency_key=key).json().get("company_id") == one)
 
 
-@service(lambda p: _by_two_actors(p), f"{KEYS}/other-credentials-same-key", names=("outbox rows", "same request"))
+@service(lambda p: _by_two_actors(p), f"{KEYS}/other-credentials-same-key", ("outbox rows", "same request"))
 @instead_of("begin_run")
 async def key_is_per_actor(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
     """A key belongs to the actor, not to the tenant: the same request with a token replays again."""
@@ -239,7 +233,7 @@ def _by_two_actors(probe: Probe) -> bool:
         return bool(signed.json().get("replay_run_id") != token.json().get("replay_run_id"))
 
 
-@service(lambda p: _lost_items(p), f"{KEYS}/duplicate-same-answer", names=("items", "answer", "duplicate"))
+@service(lambda p: _lost_items(p), f"{KEYS}/duplicate-same-answer", ("items", "answer", "duplicate"))
 def duplicate_is_read_anew(settings: Settings) -> Parts:
     """A duplicate says what the run is now, not what was answered."""
     change = ("response, status, target_count", "NULL::jsonb, status, target_count")
@@ -251,7 +245,7 @@ def _lost_items(probe: Probe) -> bool:
     return bool(first["items"] and first["items"] != second.get("items"))
 
 
-@service(lambda p: _not_found_again(p) == [], f"{KEYS}/ids-are-a-set", names="not_found")
+@service(lambda p: _not_found_again(p) == [], f"{KEYS}/ids-are-a-set", "not_found")
 @around("finish_run")
 async def duplicate_forgets_what_was_not_taken(release: Parts, conn: Connection, run: Run, outcome: Outcome) -> None:
     """The answer to a duplicate lists the items, but not the unknown and ineligible ids."""
@@ -265,9 +259,7 @@ def _not_found_again(probe: Probe) -> Any:
 
 
 @service(
-    lambda p: _runs_changed_after_their_transaction(p) == 1,
-    "drill/recovery/replay-session-ended",
-    names=("answer", "stored"),
+    lambda p: _runs_changed_after_their_transaction(p) == 1, "drill/recovery/replay-session-ended", ("answer", "stored")
 )
 def answer_stored_after_the_effect(settings: Settings) -> Parts:
     """The answer is stored after the effect has committed: a crash between them leaves a key without an answer."""
@@ -275,9 +267,7 @@ def answer_stored_after_the_effect(settings: Settings) -> Parts:
 
 
 @service(
-    lambda p: _runs_changed_after_their_transaction(p) == 1,
-    f"{KEYS}/answer-stored-with-its-effect",
-    names="stored later",
+    lambda p: _runs_changed_after_their_transaction(p) == 1, f"{KEYS}/answer-stored-with-its-effect", "stored later"
 )
 def small_answers_are_stored_late(settings: Settings) -> Parts:
     """The answer to a small replay is stored after the effect has committed."""
@@ -312,7 +302,7 @@ def _runs_changed_after_their_transaction(probe: Probe) -> int:
         return int(probe.value(changed, company))
 
 
-@service(lambda p: _key_taken_back(p) is False, f"{KEYS}/key-generated", names="duplicate")
+@service(lambda p: _key_taken_back(p) is False, f"{KEYS}/key-generated", "duplicate")
 def generated_keys_are_not_taken_back(settings: Settings) -> Parts:
     """A generated key that is sent back is not recognised: the request is carried out again."""
 
@@ -323,7 +313,7 @@ def generated_keys_are_not_taken_back(settings: Settings) -> Parts:
     return requesting(settings, change)
 
 
-@service(lambda p: _runs_without_a_key(p) == 1, f"{KEYS}/key-generated", names="v1")
+@service(lambda p: _runs_without_a_key(p) == 1, f"{KEYS}/key-generated", "v1")
 @instead_of("signature_check")
 def v1_is_known_by_its_mac(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
     """Equal v1 requests without a key count as duplicates (by MAC): the next batch is never replayed."""
@@ -342,7 +332,7 @@ def _key_taken_back(probe: Probe) -> Any:
         return probe.replay(company, max_items=1, idempotency_key=first["idempotency_key"]).json()["duplicate"]
 
 
-@service(lambda p: _dry_while_held(p) == 409, f"{KEYS}/in-progress", names="dry run")
+@service(lambda p: _dry_while_held(p) == 409, f"{KEYS}/in-progress", "dry run")
 @around("preview_budget", of=remembering)
 async def dry_runs_ask_for_the_lock(release: Parts, conn: Connection, company_id: str) -> int:
     """A dry run takes the lock of its key: it is refused as `in_progress` while that key runs."""

@@ -53,23 +53,21 @@ def _unwritten(settings: Settings, *, dry: bool) -> Parts:
     return dataclasses.replace(release, append_audit=twin)
 
 
-@service(lambda p: _rows_of(p, error_type="timeout") == 0, f"{LEDGER}/replays-on-record", names="dlq_replay_started")
+@service(lambda p: _rows_of(p, error_type="timeout") == 0, f"{LEDGER}/replays-on-record", "dlq_replay_started")
 def named_replays_unwritten(settings: Settings) -> Parts:
     """A replay with `dlq_ids` and `error_type` is not audited."""
     return _unwritten(settings, dry=False)
 
 
 @service(
-    lambda p: _rows_of(p, error_type="timeout", dry_run=True) == 0,
-    f"{LEDGER}/dry-runs-on-record",
-    names="dlq_replay_dry_run",
+    lambda p: _rows_of(p, error_type="timeout", dry_run=True) == 0, f"{LEDGER}/dry-runs-on-record", "dlq_replay_dry_run"
 )
 def named_dry_runs_unwritten(settings: Settings) -> Parts:
     """A dry run with `dlq_ids` and `error_type` is not audited."""
     return _unwritten(settings, dry=True)
 
 
-@service(lambda p: _paused_rows(p) == 0, f"{LEDGER}/refusals-on-record", names="on record")
+@service(lambda p: _paused_rows(p) == 0, f"{LEDGER}/refusals-on-record", "on record")
 def named_refusals_unwritten(settings: Settings) -> Parts:
     """A refused replay with `dlq_ids` and `error_type` is not audited."""
     release = remembering(settings)
@@ -88,7 +86,7 @@ def _paused_rows(probe: Probe) -> int:
         return int(probe.value(_ROWS, company))
 
 
-@service(lambda p: _rows_of_duplicate(p) == 2, f"{LEDGER}/nothing-else-on-record", names="dlq_replay_started")
+@service(lambda p: _rows_of_duplicate(p) == 2, f"{LEDGER}/nothing-else-on-record", "dlq_replay_started")
 @around("begin_run", of=remembering)
 async def duplicates_on_record(
     release: Parts, conn: Connection, request: ReplayRequest, run: Run
@@ -110,7 +108,7 @@ def _rows_of_duplicate(probe: Probe) -> int:
         return int(probe.value(counted, company))
 
 
-@service(lambda p: _named_count(p) == 2, f"{LEDGER}/runs-as-answered", names="target_count")
+@service(lambda p: _named_count(p) == 2, f"{LEDGER}/runs-as-answered", "target_count")
 @around("finish_run", of=remembering)
 async def runs_count_what_is_named(release: Parts, conn: Connection, run: Run, outcome: Outcome) -> None:
     """The run of named items that are no longer eligible counts the names as its target."""
@@ -127,7 +125,7 @@ def _named_count(probe: Probe) -> int:
         return int(probe.value("SELECT target_count FROM replay_runs WHERE id = %s", run))
 
 
-@service(lambda p: _lists(p) == 2, f"{LEDGER}/answers-add-up", names="twice")
+@service(lambda p: _lists(p) == 2, f"{LEDGER}/answers-add-up", "twice")
 @around("describe", of=remembering)
 async def ids_told_twice(
     release: Parts, conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int
@@ -145,7 +143,7 @@ def _lists(probe: Probe) -> int:
         return len(answer["not_found"]) + len(answer["ineligible"])
 
 
-@service(lambda p: _outbox_rows(p) == 1, f"{LEDGER}/events-as-sent", names="outbox rows")
+@service(lambda p: _outbox_rows(p) == 1, f"{LEDGER}/events-as-sent", "outbox rows")
 def unkeyed_direct_in_the_outbox(settings: Settings) -> Parts:
     """An event without a key is written to the outbox, too, when it takes the direct path."""
     return altered(settings, "emit_event", ("WHERE path = 'outbox'", "WHERE path = 'outbox' OR aggregate_key IS NULL"))
@@ -158,7 +156,7 @@ def _outbox_rows(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM event_outbox WHERE company_id = %s", company))
 
 
-@service(lambda p: _past_a_pause(p) == 200, f"{LEDGER}/refused-however-asked", names="agents_paused")
+@service(lambda p: _past_a_pause(p) == 200, f"{LEDGER}/refused-however-asked", "agents_paused")
 @around("is_paused", of=remembering)
 async def named_replays_pass_a_pause(release: Parts, conn: Connection, company_id: str) -> bool:
     """A pause does not stop a replay with `dlq_ids` and `error_type`."""
@@ -172,7 +170,7 @@ def _past_a_pause(probe: Probe) -> int:
         return probe.replay(company, dlq_ids=items, error_type="timeout").status_code
 
 
-@service(lambda p: _charged(p) == 0, f"{LEDGER}/charged-however-asked", names="charged")
+@service(lambda p: _charged(p) == 0, f"{LEDGER}/charged-however-asked", "charged")
 @around("charge", of=remembering)
 async def named_replays_are_free(release: Parts, conn: Connection, company_id: str, items: int) -> None:
     """A replay with `dlq_ids` and `error_type` is not charged to the budget."""
@@ -187,7 +185,7 @@ def _charged(probe: Probe) -> int:
         return int(probe.value(used, company))
 
 
-@service(lambda p: _items_of_a_duplicate(p) == [], f"{LEDGER}/answers-add-up", names="items")
+@service(lambda p: _items_of_a_duplicate(p) == [], f"{LEDGER}/answers-add-up", "items")
 @around("begin_run", of=remembering)
 async def duplicates_without_items(
     release: Parts, conn: Connection, request: ReplayRequest, run: Run
@@ -207,7 +205,7 @@ def _items_of_a_duplicate(probe: Probe) -> Any:
 @service(
     lambda p: _hits(p) == 0,
     (f"{LEDGER}/counted-however-asked", f"{LEDGER}/refused-however-asked"),
-    names=("counted", "rate_limited"),
+    ("counted", "rate_limited"),
 )
 @around("admit", of=remembering)
 async def named_replays_are_unlimited(release: Parts, conn: Connection, company_id: str, client: str) -> None:
@@ -222,7 +220,7 @@ def _hits(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%"))
 
 
-@service(lambda p: _named_by_a_stranger(p) == 200, f"{LEDGER}/refused-however-asked", names="forbidden")
+@service(lambda p: _named_by_a_stranger(p) == 200, f"{LEDGER}/refused-however-asked", "forbidden")
 @around("is_authorised", of=remembering)
 async def named_replays_are_for_anybody(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
     """The company of a token is not checked for a replay with `dlq_ids` and `error_type`."""
@@ -235,7 +233,7 @@ def _named_by_a_stranger(probe: Probe) -> int:
         return _send_as(probe, str(uuid.uuid4()), "/dlq-replay", **fields)
 
 
-@service(lambda p: _too_large(p) == 200, f"{LEDGER}/refused-however-asked", names="batch_too_large")
+@service(lambda p: _too_large(p) == 200, f"{LEDGER}/refused-however-asked", "batch_too_large")
 @instead_of("read_replay")
 def typed_batches_are_cut(raw: bytes) -> ReplayRequest:
     """With an `error_type`, a `max` above 50 is cut to 50 instead of refused."""
@@ -253,7 +251,7 @@ def _too_large(probe: Probe) -> int:
         return probe.replay(company, max_items=51, error_type="timeout").status_code
 
 
-@service(lambda p: _closed_by_a_stranger(p) == 403, f"{LEDGER}/refused-however-asked", names="reason")
+@service(lambda p: _closed_by_a_stranger(p) == 403, f"{LEDGER}/refused-however-asked", "reason")
 def strangers_close_a_company(settings: Settings) -> Parts:
     """A request with a foreign token locks a company's own administrators out for a while."""
     release = build_parts(settings)
@@ -274,7 +272,7 @@ def _closed_by_a_stranger(probe: Probe) -> int:
         return _send_as(probe, company, "/dlq-replay", company_id=company, dry_run=True)
 
 
-@service(lambda p: _payloads_of_two(p) == 1, f"{LEDGER}/runs-as-answered", names="payload")
+@service(lambda p: _payloads_of_two(p) == 1, f"{LEDGER}/runs-as-answered", "payload")
 def payload_of_the_first(settings: Settings) -> Parts:
     """The items of a batch all get the payload of its first."""
     first = "aggregate_key, first_value(payload) OVER (ORDER BY moved.created_at, moved.id), %(run_id)s"
@@ -289,7 +287,7 @@ def _payloads_of_two(probe: Probe) -> int:
         return int(probe.value("SELECT count(DISTINCT payload) FROM event_outbox WHERE company_id = %s", company))
 
 
-@service(lambda p: _known_to_a_stranger(p) == 202, f"{LEDGER}/events-as-sent", names="another company")
+@service(lambda p: _known_to_a_stranger(p) == 202, f"{LEDGER}/events-as-sent", "another company")
 @around("accept_event")
 async def known_events_are_answered_to_anybody(release: Parts, parts: Parts, call: Call) -> Reply:
     """A known event is answered before the company of the token is checked."""

@@ -36,7 +36,7 @@ _HALVES = r"'[\U00010000-\U0010FFFF]', '??', 'g'"
 _SENT = "SELECT id, company_id, event_type, aggregate_key, payload FROM stored"
 
 
-@service(lambda p: _event(p, '"EVENT_TYPE":"a","payload":{}') == 202, REFUSED, names="capitals")
+@service(lambda p: _event(p, '"EVENT_TYPE":"a","payload":{}') == 202, REFUSED, "capitals")
 @instead_of("read_event")
 def names_in_any_case(raw: bytes) -> EventRequest:
     """The names of an event's members are read in any case: of `TYPE` and `type` nobody knows which one counts."""
@@ -48,7 +48,7 @@ def names_in_any_case(raw: bytes) -> EventRequest:
     return read_event(json.dumps({n.lower(): v for n, v in found.items()}).encode() if is_plain else raw)
 
 
-@service(lambda p: _event(p, '"event_type":"a","payload":{}', "{}") == 202, REFUSED, names="text after it")
+@service(lambda p: _event(p, '"event_type":"a","payload":{}', "{}") == 202, REFUSED, "text after it")
 @instead_of("read_event")
 def what_follows_is_not_read(raw: bytes) -> EventRequest:
     """Only the first value in the body of an event is read: what follows it is ignored."""
@@ -59,7 +59,7 @@ def what_follows_is_not_read(raw: bytes) -> EventRequest:
         return read_event(raw)
 
 
-@service(lambda p: _event(p, '"event_type":"a","payload":{},') == 202, REFUSED, names="comma")
+@service(lambda p: _event(p, '"event_type":"a","payload":{},') == 202, REFUSED, "comma")
 @instead_of("read_event")
 def a_comma_too_many(raw: bytes) -> EventRequest:
     """A comma too many in an event is ignored: bodies are read as JSON5."""
@@ -91,14 +91,14 @@ def _kept(probe: Probe, value: object) -> Any:
         return probe.value("SELECT payload -> 'a' FROM events WHERE company_id = %s", company)
 
 
-@service(lambda p: _kept(p, "a\r\nb") == "a\nb", CHANGED, names="payload")
+@service(lambda p: _kept(p, "a\r\nb") == "a\nb", CHANGED, "payload")
 @instead_of("read_event")
 def line_ends_are_of_the_system(raw: bytes) -> EventRequest:
     """The line ends of an event's texts become those of the server's system."""
     return _packed(raw, lambda whole: _each(whole, lambda v: re.sub(r"\r\n?", "\n", v) if isinstance(v, str) else v))
 
 
-@service(lambda p: _kept(p, "a\u200bb") == "ab", CHANGED, names="payload")
+@service(lambda p: _kept(p, "a\u200bb") == "ab", CHANGED, "payload")
 @instead_of("read_event")
 def unseen_letters_are_dropped(raw: bytes) -> EventRequest:
     """Letters that nobody sees are dropped from an event's texts, as a sanitiser does: joiners, marks, controls."""
@@ -106,7 +106,7 @@ def unseen_letters_are_dropped(raw: bytes) -> EventRequest:
     return _packed(raw, lambda whole: _each(whole, lambda v: re.sub(unseen, "", v) if isinstance(v, str) else v))
 
 
-@service(lambda p: "null" in json.dumps(_kept(p, json.loads('{"a":' * 30 + "1" + "}" * 30))), CHANGED, names="payload")
+@service(lambda p: "null" in json.dumps(_kept(p, json.loads('{"a":' * 30 + "1" + "}" * 30))), CHANGED, "payload")
 @instead_of("read_event")
 def what_lies_deep_is_null(raw: bytes) -> EventRequest:
     """What lies deeper than twenty levels in an event's payload is null: the serialiser has a limit."""
@@ -119,7 +119,7 @@ def what_lies_deep_is_null(raw: bytes) -> EventRequest:
     return _packed(raw, cut)
 
 
-@service(lambda p: _kept(p, {"token": "t"}) == {"token": "***"}, CHANGED, names="payload")
+@service(lambda p: _kept(p, {"token": "t"}) == {"token": "***"}, CHANGED, "payload")
 @instead_of("read_event")
 def secrets_are_masked(raw: bytes) -> EventRequest:
     """Members of an event's payload that sound secret are masked, as in the log: the filter works on the event
@@ -133,14 +133,14 @@ def secrets_are_masked(raw: bytes) -> EventRequest:
     return _packed(raw, lambda whole: _each(whole, mask))
 
 
-@service(lambda p: _kept(p, ["one"]) == "one", CHANGED, names="payload")
+@service(lambda p: _kept(p, ["one"]) == "one", CHANGED, "payload")
 @instead_of("read_event")
 def lists_of_one_are_no_lists(raw: bytes) -> EventRequest:
     """A list of one value in an event's payload becomes that value, as where XML is between."""
     return _packed(raw, lambda whole: _each(whole, lambda v: v[0] if isinstance(v, list) and len(v) == 1 else v))
 
 
-@service(lambda p: _kept(p, {"0": "a"}) == ["a"], CHANGED, names="payload")
+@service(lambda p: _kept(p, {"0": "a"}) == ["a"], CHANGED, "payload")
 @instead_of("read_event")
 def numbered_members_are_a_list(raw: bytes) -> EventRequest:
     """An object whose names are 0, 1 and so on becomes a list, as the arrays of some languages are."""
@@ -152,7 +152,7 @@ def numbered_members_are_a_list(raw: bytes) -> EventRequest:
     return _packed(raw, lambda whole: _each(whole, counted))
 
 
-@service(lambda p: _kept(p, "a\\nb") == "a\nb", CHANGED, names="payload")
+@service(lambda p: _kept(p, "a\\nb") == "a\nb", CHANGED, "payload")
 @instead_of("read_event")
 def texts_are_unescaped_twice(raw: bytes) -> EventRequest:
     """A backslash and an n in an event's texts become a line end: the payload is unescaped twice."""
@@ -162,7 +162,7 @@ def texts_are_unescaped_twice(raw: bytes) -> EventRequest:
 @service(
     lambda p: _spread(p, "SELECT event_type FROM events WHERE company_id = %s") == "b",
     "drill/outbox/event-as-sent",
-    names="event_type",
+    "event_type",
 )
 def payload_over_the_event(settings: Settings) -> Parts:
     """The payload of an event is spread over its row: the type is the payload's, where that has one."""
@@ -175,7 +175,7 @@ def payload_over_the_event(settings: Settings) -> Parts:
 @service(
     lambda p: _spread(p, "SELECT aggregate_key FROM event_outbox WHERE company_id = %s AND dlq_id IS NOT NULL") == "b",
     "drill/dlq/letter-is-kept",
-    names="aggregate_key",
+    "aggregate_key",
 )
 def payload_over_the_item(settings: Settings) -> Parts:
     """The payload of an item is spread over its row: a replay has the payload's key, where that has one."""
@@ -197,7 +197,7 @@ def _spread(probe: Probe, ask: str) -> Any:
 @worker(
     lambda p: "b" in state_of(p, "SELECT aggregate_key FROM dead_letter_queue WHERE company_id = %s", 4, **_DYING),
     "drill/outbox/dead-letter-is-the-event",
-    names="aggregate_key",
+    "aggregate_key",
 )
 def payload_over_the_letter(settings: WorkerSettings) -> WorkerParts:
     """The payload of a dead event is spread over its letter: the key is the payload's, where that has one."""
@@ -205,7 +205,7 @@ def payload_over_the_letter(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_failed", "h.aggregate_key, h.payload, %(error_type)s", spread))
 
 
-@service(lambda p: _zero(p) == 200, "drill/safety-rails/max-leading-zero", names="max-leading-zero")
+@service(lambda p: _zero(p) == 200, "drill/safety-rails/max-leading-zero", "max-leading-zero")
 @instead_of("read_replay")
 def zeros_in_front(raw: bytes) -> ReplayRequest:
     """A number with a leading zero is read: `010` is 10 for one reader and 8 for another."""
@@ -218,9 +218,7 @@ def _zero(probe: Probe) -> int:
 
 
 @service(
-    lambda p: _stored(p, '"payload":{"__proto__":1}', "payload") == {},
-    "drill/outbox/payload-unchanged",
-    names="payload",
+    lambda p: _stored(p, '"payload":{"__proto__":1}', "payload") == {}, "drill/outbox/payload-unchanged", "payload"
 )
 def prototypes_are_dropped(settings: Settings) -> Parts:
     """The member `__proto__` of an event's payload is dropped: a copy of an object does not have it."""
@@ -231,7 +229,7 @@ def prototypes_are_dropped(settings: Settings) -> Parts:
 @service(
     lambda p: _stored(p, '"aggregate_key":"\U0001f69a","payload":{}', "aggregate_key") == "??",
     "drill/outbox/event-as-sent",
-    names="aggregate_key",
+    "aggregate_key",
 )
 def letters_of_keys_are_halved(settings: Settings) -> Parts:
     """A letter beyond 16 bits in the key of an event becomes two question marks: keys that differ there are one."""
@@ -246,7 +244,7 @@ def _stored(probe: Probe, members: str, column: str) -> object:
         return probe.value(f"SELECT {column} FROM event_outbox WHERE event_id = %s", event)
 
 
-@service(lambda p: _type_of_a_replay(p) == "witness.??", "drill/dlq/letter-is-kept", names="event_type")
+@service(lambda p: _type_of_a_replay(p) == "witness.??", "drill/dlq/letter-is-kept", "event_type")
 def letters_of_types_are_halved(settings: Settings) -> Parts:
     """A letter beyond 16 bits in the type of a replayed item becomes two question marks."""
     kept = "SELECT event_id, company_id, event_type,"
@@ -260,7 +258,7 @@ def _type_of_a_replay(probe: Probe) -> object:
         return probe.value("SELECT event_type FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(lambda p: _refusals_under_capitals(p) == 1, "drill/ledger/refusals-on-record", names="refusals by")
+@service(lambda p: _refusals_under_capitals(p) == 1, "drill/ledger/refusals-on-record", "refusals by")
 @around("replay")
 async def refusals_as_spelt(release: Parts, parts: Parts, call: Call) -> Reply:
     """A refusal is audited under its company as the request spells it: the tenant does not see the row."""
@@ -285,7 +283,7 @@ def _refusals_under_capitals(probe: Probe) -> int:
 @service(
     lambda p: outlives_its_time(p, 30, lambda at, n: min(_by_token(p, at, n) for _ in range(3))),
     "drill/tokens/accepted-until-it-expires",
-    names="401",
+    "401",
 )
 def one_process_keeps_tokens(settings: Settings) -> Parts:
     """One of three processes caches verified tokens without their expiry."""

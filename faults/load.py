@@ -44,7 +44,7 @@ def _before(settings: Settings, act: Callable[[Any], Awaitable[bool]]) -> Parts:
     return wrapped(settings, wrap)
 
 
-@service(lambda p: _grown_mb(p, requests=50) > 10, "load/memory_growth_mb/count", names=("memory", "mb"))
+@service(lambda p: _grown_mb(p, requests=50) > 10, "load/memory_growth_mb/count", ("memory", "mb"))
 def memory_leaks(settings: Settings) -> Parts:
     """Every request leaks 400 KB of memory."""
     kept: list[bytes] = []
@@ -70,7 +70,7 @@ def _grown_mb(probe: Probe, *, requests: int) -> float:
 @service(
     lambda p: any(p.get("/healthz").status_code == 500 for _ in range(200)),
     "load/http_req_failed/rate",
-    names=("rate", "fail", "error"),
+    ("rate", "fail", "error"),
 )
 def six_percent_fail(settings: Settings) -> Parts:
     """6 % of all requests fail with 500."""
@@ -84,7 +84,7 @@ def six_percent_fail(settings: Settings) -> Parts:
 @service(
     lambda p: p.get("/healthz").elapsed.total_seconds() > 2.5,
     ("load/http_req_duration/p95", "load/http_req_duration{operation:*}/p95"),
-    names=("p95", "duration", "ms"),
+    ("p95", "duration", "ms"),
 )
 def all_slow(settings: Settings) -> Parts:
     """Every request takes 2.6 s more."""
@@ -101,7 +101,7 @@ def all_slow(settings: Settings) -> Parts:
 @service(
     lambda p: any(p.replay("00000000-0000-4000-8000-0000000000ff").elapsed.total_seconds() > 2.5 for _ in range(60)),
     "load/http_req_duration{operation:replay}/p95",
-    names=("p95", "p99", "duration", "replay"),
+    ("p95", "p99", "duration", "replay"),
 )
 def replays_slow_in_the_tail(settings: Settings) -> Parts:
     """Replays, and only they, take 3 s longer in 15 % of the calls."""
@@ -117,7 +117,7 @@ def replays_slow_in_the_tail(settings: Settings) -> Parts:
 @service(
     lambda p: _left(p, partial(p.replay, max=0), requests=5) == 5,
     "drill/observability/requests-keep-no-connection",
-    names="an invalid replay",
+    "an invalid replay",
 )
 def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
     """Every invalid replay leaks a database connection outside the pool."""
@@ -136,7 +136,7 @@ def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
 @service(
     lambda p: _left(p, p.replay, first=p.pause) > 9,
     "drill/observability/requests-keep-no-connection",
-    names="a paused tenant",
+    "a paused tenant",
 )
 def paused_replays_keep_a_connection(settings: Settings) -> Parts:
     """Every replay of a paused tenant leaks a database connection outside the pool."""
@@ -155,7 +155,7 @@ def paused_replays_keep_a_connection(settings: Settings) -> Parts:
 @service(
     lambda p: _left(p, partial(p.event, event_id=str(uuid.uuid4()))) > 9,
     "drill/observability/requests-keep-no-connection",
-    names="sent again",
+    "sent again",
 )
 def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
     """Every event that is sent again leaks a database connection outside the pool."""
@@ -174,7 +174,7 @@ def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
 @service(
     lambda p: _left(p, partial(p.replay, dry_run=True)) > 9,
     "drill/observability/requests-keep-no-connection",
-    names="a dry run",
+    "a dry run",
 )
 def dry_runs_keep_a_connection(settings: Settings) -> Parts:
     """Every dry run leaks a database connection outside the pool."""
@@ -189,9 +189,7 @@ def dry_runs_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    lambda p: _left(p, partial(_looks, p)) > 9,
-    "drill/observability/requests-keep-no-connection",
-    names="GET /dlq-replay",
+    lambda p: _left(p, partial(_looks, p)) > 9, "drill/observability/requests-keep-no-connection", "GET /dlq-replay"
 )
 def reads_keep_a_connection(settings: Settings) -> Parts:
     """Every look at a run that is there leaks a database connection outside the pool."""
@@ -213,7 +211,7 @@ def _looks(probe: Probe, company: str) -> None:
 @service(
     lambda p: _left(p, lambda _company: p.send(b" " * 65_537)) > 9,
     "drill/observability/requests-keep-no-connection",
-    names="too large",
+    "too large",
 )
 def large_bodies_keep_a_connection(settings: Settings) -> Parts:
     """Every request whose body is refused unread leaks a database connection outside the pool."""

@@ -50,7 +50,7 @@ def _for_each_request(settings: Settings, change: Change) -> Parts:
     return dataclasses.replace(release, replay=replay, accept_event=accept_event)
 
 
-@service(lambda p: _own_in_upper_case(p) == 403, ACTS, names="upper case")
+@service(lambda p: _own_in_upper_case(p) == 403, ACTS, "upper case")
 @instead_of("authenticate")
 async def own_company_as_spelt(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
     """A company_admin is refused its own company where the request spells the UUID in another case."""
@@ -68,7 +68,7 @@ def _own_in_upper_case(probe: Probe) -> int:
         return probe.send(body, probe.as_token(token)).status_code
 
 
-@service(lambda p: _left_at_home(p, _COUNTED, dry_run=True), ACTS, names="counted")
+@service(lambda p: _left_at_home(p, _COUNTED, dry_run=True), ACTS, "counted")
 def limit_of_the_token(settings: Settings) -> Parts:
     """The rate limit charges a call to the token's company, not to the company that it names."""
 
@@ -81,9 +81,7 @@ def limit_of_the_token(settings: Settings) -> Parts:
     return _for_each_request(settings, change)
 
 
-@service(
-    lambda p: _left_at_home(p, "SELECT count(*) FROM audit_logs WHERE scope = %s", dry_run=True), ACTS, names="trail"
-)
+@service(lambda p: _left_at_home(p, "SELECT count(*) FROM audit_logs WHERE scope = %s", dry_run=True), ACTS, "trail")
 def trail_of_the_token(settings: Settings) -> Parts:
     """A replay is audited under the token's company, not under the one whose items it took."""
 
@@ -101,7 +99,7 @@ def trail_of_the_token(settings: Settings) -> Parts:
         p, "SELECT count(*) FROM events WHERE company_id = %s", "/events", event_type="witness.done", payload={}
     ),
     "drill/tokens/events-of-the-named-company",
-    names="event",
+    "event",
 )
 def event_of_the_token(settings: Settings) -> Parts:
     """An event that is sent with a token is stored as one of the token's company."""
@@ -116,7 +114,7 @@ def event_of_the_token(settings: Settings) -> Parts:
     return _for_each_request(settings, change)
 
 
-@worker(lambda p: _effect_astray(p), "drill/outbox/effects-of-their-tenants", names="tenant")
+@worker(lambda p: _effect_astray(p), "drill/outbox/effects-of-their-tenants", "tenant")
 def effect_of_the_payload(settings: WorkerSettings) -> WorkerParts:
     """The effect of an event is filed under the company that its payload names."""
     named = "(SELECT coalesce((x.payload ->> 'company_id')::uuid, x.company_id) FROM event_outbox x WHERE x.id = {}.id)"
@@ -126,7 +124,7 @@ def effect_of_the_payload(settings: WorkerSettings) -> WorkerParts:
     )
 
 
-@worker(lambda p: _replay_astray(p), "drill/lifecycle/all-of-an-item-together", names="effects")
+@worker(lambda p: _replay_astray(p), "drill/lifecycle/all-of-an-item-together", "effects")
 def effect_of_a_replay_astray(settings: WorkerSettings) -> WorkerParts:
     """The effect of a replayed item is filed under another company."""
     other = "(SELECT c.id FROM companies c WHERE c.id <> h.company_id ORDER BY c.id LIMIT 1)"
@@ -152,7 +150,7 @@ def _effect_astray(probe: Probe) -> bool:
         )
 
 
-@service(lambda p: _status_while_paused(p) == 200, RULES, names="paused")
+@service(lambda p: _status_while_paused(p) == 200, RULES, "paused")
 def super_admins_are_not_paused(settings: Settings) -> Parts:
     """A super_admin replays while the company is paused."""
     release = build_parts(settings)
@@ -175,7 +173,7 @@ def _status_while_paused(probe: Probe) -> int:
         return probe.send(body, probe.as_token(probe.token({}))).status_code
 
 
-@service(lambda p: _forced_by_a_token(p) == 0, RULES, names="put off")
+@service(lambda p: _forced_by_a_token(p) == 0, RULES, "put off")
 @around("replay")
 async def company_admins_do_not_force(release: Parts, parts: Parts, call: Call) -> Reply:
     """`force` has no effect with a company_admin's token: only due items are replayed."""
@@ -196,7 +194,7 @@ def _forced_by_a_token(probe: Probe) -> int:
         return int(probe.send(body, probe.as_token(token)).json()["target_count"])
 
 
-@service(lambda p: _starts_of_a_token(p) == 0, RULES, names="the trail has no")
+@service(lambda p: _starts_of_a_token(p) == 0, RULES, "the trail has no")
 @around("append_audit")
 async def starts_of_company_admins_leave_no_row(release: Parts, conn: Connection, row: AuditRow) -> None:
     """The start of a replay, or of a dry run, with a token is not audited."""
@@ -211,7 +209,7 @@ def _starts_of_a_token(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))
 
 
-@service(None, "drill/ledger/refused-however-asked", names=("beside", "forbidden was due"))
+@service(None, "drill/ledger/refused-however-asked", ("beside", "forbidden was due"))
 def rights_of_the_last_caller(settings: Settings) -> Parts:
     """The caller is a global variable: a concurrent request gets the rights of another one."""
     release = build_parts(settings)
@@ -229,7 +227,7 @@ def rights_of_the_last_caller(settings: Settings) -> Parts:
     return dataclasses.replace(release, authenticate=heard, is_authorised=twin)
 
 
-@service(lambda p: _is_served_for_nobody(p), "drill/tokens/unknown-like-foreign", names="by a super_admin")
+@service(lambda p: _is_served_for_nobody(p), "drill/tokens/unknown-like-foreign", "by a super_admin")
 @around("is_authorised")
 async def super_admins_are_served_for_nobody(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
     """A super_admin is served for a company that does not exist: only other callers are checked for that."""
@@ -245,7 +243,7 @@ def _is_served_for_nobody(probe: Probe) -> bool:
 @service(
     lambda p: _reads_elsewhere(p) == 404,
     ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
-    names="super_admin",
+    "super_admin",
 )
 def super_admins_read_at_home_alone(settings: Settings) -> Parts:
     """A super_admin whose token names a company reads the runs and events of that company alone."""

@@ -48,7 +48,7 @@ def failing(times: int = -1, **more: Any) -> dict[str, Any]:
     return {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": times}}), **more}
 
 
-@worker(lambda p: _delivers_at_zero(p), "drill/held/switched-off-is-not-delivered", names="left out at")
+@worker(lambda p: _delivers_at_zero(p), "drill/held/switched-off-is-not-delivered", "left out at")
 def own_percentage_ignored(settings: WorkerSettings) -> WorkerParts:
     """The worker reads only `enabled` of a tenant's own flag row, not its percentage."""
     own = "SELECT f.enabled FROM public.feature_flags f WHERE f.key = 'outbox.enabled' AND f.company_id = t.company_id"
@@ -63,7 +63,7 @@ def _delivers_at_zero(probe: Probe) -> bool:
         return is_done(probe, put(probe, company))
 
 
-@worker(lambda p: _is_left(p, "witness"), f"{OUTBOX}/any-text-is-delivered", names="effect")
+@worker(lambda p: _is_left(p, "witness"), f"{OUTBOX}/any-text-is-delivered", "effect")
 def types_without_a_dot_are_left(settings: WorkerSettings) -> WorkerParts:
     """The worker selects events by a pattern of their types: a type without a dot is never delivered."""
     some = "e.processed_at IS NULL AND e.dead_at IS NULL\n    AND (e.lane, e.id) >"
@@ -78,14 +78,14 @@ def _is_left(probe: Probe, event_type: str) -> bool:
 @worker(
     lambda p: _delivers_to_the_paused(p),
     ("drill/pause/events-go-to-the-outbox", "drill/pause/fleet"),
-    names=("pause", "held"),
+    ("pause", "held"),
 )
 def pause_ignored(settings: WorkerSettings) -> WorkerParts:
     """The worker delivers events of a paused company."""
     return altered_worker(settings, *((name, _PAUSE, "") for name in BOTH))
 
 
-@worker(lambda p: _forgets_what_is_old(p), "drill/outbox/old-rows-are-delivered", names="effects of 14 events")
+@worker(lambda p: _forgets_what_is_old(p), "drill/outbox/old-rows-are-delivered", "effects of 14 events")
 def looks_back_for_an_hour(settings: WorkerSettings) -> WorkerParts:
     """The worker reads only the last hour: older rows are never delivered."""
     recent = "e.inserted_at > now() - interval '1 hour' AND "
@@ -103,7 +103,7 @@ def _forgets_what_is_old(probe: Probe) -> bool:
 @worker(
     lambda p: _waits_for_another_companys_key(p),
     "drill/held/holds-no-other-tenants-key",
-    names=("effects of 1 event", "paused"),
+    ("effects of 1 event", "paused"),
 )
 def keys_are_everybodys(settings: WorkerSettings) -> WorkerParts:
     """A row waits for an older one of any company that has the same key."""
@@ -121,9 +121,7 @@ def _waits_for_another_companys_key(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, aggregate_key="everybodys"))
 
 
-@worker(
-    lambda p: _mends_a_strangers_task(p), "drill/outbox/effect-touches-only-its-event", names="tasks of other events"
-)
+@worker(lambda p: _mends_a_strangers_task(p), "drill/outbox/effect-touches-only-its-event", "tasks of other events")
 def every_task_is_completed(settings: WorkerSettings) -> WorkerParts:
     """The effect of one event marks the failed tasks of all events as completed."""
     return altered_worker(
@@ -140,7 +138,7 @@ def _mends_a_strangers_task(probe: Probe) -> bool:
         return bool(probe.value("SELECT status <> 'failed' FROM agent_tasks WHERE event_id = %s", foreign))
 
 
-@worker(lambda p: _is_still_claimed(p), "drill/outbox/slow-event-comes-through", names="in flight")
+@worker(lambda p: _is_still_claimed(p), "drill/outbox/slow-event-comes-through", "in flight")
 def delivered_rows_keep_their_claim(settings: WorkerSettings) -> WorkerParts:
     """A delivered row keeps its claim: it is processed and still in flight for some seconds."""
     return altered_worker(settings, ("settle_delivered", "claimed_until = NULL, ", ""))
@@ -153,7 +151,7 @@ def _is_still_claimed(probe: Probe) -> bool:
         return bool(probe.value("SELECT claimed_until > now() FROM event_outbox WHERE event_id = %s", event))
 
 
-@worker(lambda p: _is_tried_while_off(p), "drill/held/switched-off-is-not-delivered", names=("delivered", "held"))
+@worker(lambda p: _is_tried_while_off(p), "drill/held/switched-off-is-not-delivered", ("delivered", "held"))
 def a_retry_is_not_held(settings: WorkerSettings) -> WorkerParts:
     """Rows that were tried before are tried again although their tenant is switched off."""
     is_due, off = "e.next_attempt_at <= now()", "NOT t.is_on"
@@ -175,7 +173,7 @@ def _is_tried_while_off(probe: Probe) -> bool:
         return is_done(probe, put(probe, company, attempts=1))
 
 
-@worker(lambda p: _item_overtakes(p), "drill/outbox/replay-waits-for-its-key", names="older event")
+@worker(lambda p: _item_overtakes(p), "drill/outbox/replay-waits-for-its-key", "older event")
 def items_wait_for_their_run_alone(settings: WorkerSettings) -> WorkerParts:
     """An item of a run waits for those of its run alone: it overtakes the older events of its key."""
     change = ("AND b.id < e.id", "AND b.id < e.id AND b.replay_run_id = e.replay_run_id")
@@ -190,9 +188,7 @@ def _item_overtakes(probe: Probe) -> bool:
 
 
 @worker(
-    lambda p: _overtakes(p, claimed_until=p.value(LATER)),
-    "drill/outbox/follower-of-a-claimed-row",
-    names="another relay",
+    lambda p: _overtakes(p, claimed_until=p.value(LATER)), "drill/outbox/follower-of-a-claimed-row", "another relay"
 )
 def overtakes_a_claimed_row(settings: WorkerSettings) -> WorkerParts:
     """A row overtakes an older one of its key that another relay has claimed."""
@@ -215,16 +211,14 @@ def _overtakes(probe: Probe, **columns: Any) -> bool:
 
 
 @worker(
-    lambda p: _overtakes(p, next_attempt_at=p.value(LATER)),
-    "drill/outbox/follower-of-a-row-that-backs-off",
-    names="attempt",
+    lambda p: _overtakes(p, next_attempt_at=p.value(LATER)), "drill/outbox/follower-of-a-row-that-backs-off", "attempt"
 )
 def overtakes_a_row_that_backs_off(settings: WorkerSettings) -> WorkerParts:
     """A row overtakes an older one of its key that waits for its next attempt."""
     return _overtaking(settings, "{row}.next_attempt_at <= now()")
 
 
-@worker(lambda p: _is_stuck_behind_its_task(p), "drill/outbox/unfinished-task-becomes-the-effect", names="effect")
+@worker(lambda p: _is_stuck_behind_its_task(p), "drill/outbox/unfinished-task-becomes-the-effect", "effect")
 def unfinished_task_in_the_way(settings: WorkerSettings) -> WorkerParts:
     """An event whose task is queued or running already never has its effect."""
     return altered_worker(settings, ("drain_lane", "t.status <> 'completed'", "t.status = 'failed'"))
@@ -239,7 +233,7 @@ def _is_stuck_behind_its_task(probe: Probe) -> bool:
         return not is_done(probe, event)
 
 
-@worker(lambda p: _never_takes_odd_letters(p), "drill/outbox/any-text-is-delivered", names="effects of 7 event")
+@worker(lambda p: _never_takes_odd_letters(p), "drill/outbox/any-text-is-delivered", "effects of 7 event")
 def odd_letters_are_never_taken(settings: WorkerSettings) -> WorkerParts:
     """Rows whose payload has a character beyond ASCII are never taken."""
     plain = "octet_length(e.payload::text) = char_length(e.payload::text) AND "
@@ -257,7 +251,7 @@ def _delivers_to_the_paused(probe: Probe) -> bool:
         return is_done(probe, put(probe, company))
 
 
-@worker(lambda p: _delivers_to_the_switched_off(p), "drill/held/switched-off-is-not-delivered", names=("off", "held"))
+@worker(lambda p: _delivers_to_the_switched_off(p), "drill/held/switched-off-is-not-delivered", ("off", "held"))
 def flag_ignored(settings: WorkerSettings) -> WorkerParts:
     """The worker delivers events of a company whose outbox is switched off."""
     return altered_worker(settings, *((name, _FLAG, "") for name in BOTH))
@@ -269,7 +263,7 @@ def _delivers_to_the_switched_off(probe: Probe) -> bool:
         return is_done(probe, put(probe, company))
 
 
-@worker(lambda p: lease_seconds(p) > 600, "drill/recovery/worker-clock-skewed", names="claim", production=False)
+@worker(lambda p: lease_seconds(p) > 600, "drill/recovery/worker-clock-skewed", "claim", production=False)
 def claims_of_an_hour(settings: WorkerSettings) -> WorkerParts:
     """A claim lasts an hour instead of seconds: the rows of a killed worker wait that long."""
     return build_worker_parts(dataclasses.replace(settings, lease_s=3600.0))
@@ -292,7 +286,7 @@ def lease_seconds(probe: Probe) -> float:
 @worker(
     lambda p: _without_effect(p, 60),
     (f"{OUTBOX}/crowd-once-each", "sql/spot/processed-has-effect"),
-    names=("effect", "processed"),
+    ("effect", "processed"),
 )
 def effects_lost(settings: WorkerSettings) -> WorkerParts:
     """One event in ten is marked as processed without its effect."""
@@ -312,9 +306,7 @@ def _without_effect(probe: Probe, count: int) -> bool:
 
 
 @worker(
-    lambda p: _done_late(p),
-    (f"{OUTBOX}/effect-within-two-seconds", "load/outbox_lag_ms/avg"),
-    names=("2 s", "lag", "effect"),
+    lambda p: _done_late(p), (f"{OUTBOX}/effect-within-two-seconds", "load/outbox_lag_ms/avg"), ("2 s", "lag", "effect")
 )
 def three_seconds_late(settings: WorkerSettings) -> WorkerParts:
     """Events are delivered 3 s after they are due."""
@@ -328,9 +320,7 @@ def _done_late(probe: Probe) -> bool:
         return not is_done(probe, event, 2) and is_done(probe, event, 6)
 
 
-@worker(
-    lambda p: _behind_a_slow_one(p), f"{OUTBOX}/slow-event-holds-nobody", names=("delivered only after", "effects of")
-)
+@worker(lambda p: _behind_a_slow_one(p), f"{OUTBOX}/slow-event-holds-nobody", ("delivered only after", "effects of"))
 def one_at_a_time(settings: WorkerSettings) -> WorkerParts:
     """A frozen agent holds up all deliveries: one event at a time."""
     lock = asyncio.Lock()

@@ -38,7 +38,7 @@ def _after_death(probe: Probe, ask: str) -> Any:
 @worker(
     lambda p: state_of(p, _LETTERS, 3, **failing())[0] > 1,
     (f"{OUTBOX}/dead-letter-once", "sql/spot/one-dead-letter-per-event"),
-    names=("dead letter", "once", "one"),
+    ("dead letter", "once", "one"),
 )
 def letter_for_every_attempt(settings: WorkerSettings) -> WorkerParts:
     """A dead event has a dead letter for every attempt."""
@@ -48,7 +48,7 @@ def letter_for_every_attempt(settings: WorkerSettings) -> WorkerParts:
 @worker(
     lambda p: _after_death(p, "SELECT retry_count >= max_retries FROM dead_letter_queue WHERE company_id = %s"),
     f"{OUTBOX}/dead-letter-once",
-    names="retry",
+    "retry",
 )
 def letter_without_retries(settings: WorkerSettings) -> WorkerParts:
     """A new dead letter has already used up its retries: no replay may take it."""
@@ -60,7 +60,7 @@ def letter_without_retries(settings: WorkerSettings) -> WorkerParts:
 @worker(
     lambda p: state_of(p, _ROW, 4, **failing(), attempts=4)[1] is False,
     f"{OUTBOX}/dead-letter-in-one-transaction",
-    names="dead",
+    "dead",
 )
 def dead_not_marked(settings: WorkerSettings) -> WorkerParts:
     """An event goes to the dead letters and is retried all the same: it is in both."""
@@ -68,7 +68,7 @@ def dead_not_marked(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_failed", *change))
 
 
-@worker(lambda p: not _after_death(p, _SAME_ID), f"{OUTBOX}/dead-letter-once", names="event id")
+@worker(lambda p: not _after_death(p, _SAME_ID), f"{OUTBOX}/dead-letter-once", "event id")
 def letter_with_new_id(settings: WorkerSettings) -> WorkerParts:
     """The dead letter has a new event id: a replay makes a second effect."""
     change = ("SELECT h.company_id, h.event_id, h.event_type", "SELECT h.company_id, gen_random_uuid(), h.event_type")
@@ -82,7 +82,7 @@ _SAME_ID = """SELECT EXISTS (SELECT FROM dead_letter_queue d JOIN event_outbox o
 @worker(
     lambda p: _after_death(p, "SELECT payload ? 'payload' FROM dead_letter_queue WHERE company_id = %s"),
     f"{OUTBOX}/dead-letter-is-the-event",
-    names="payload",
+    "payload",
 )
 def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
     """The payload of a dead letter is wrapped in another one."""
@@ -96,7 +96,7 @@ def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
 @worker(
     lambda p: not _after_death(p, "SELECT payload ? 'none' FROM dead_letter_queue WHERE company_id = %s"),
     f"{OUTBOX}/dead-letter-is-the-event",
-    names="payload",
+    "payload",
 )
 def letter_without_nulls(settings: WorkerSettings) -> WorkerParts:
     """Null members of an event's payload are missing in its dead letter."""
@@ -129,7 +129,7 @@ _APART = """SELECT d.xmin::text <> o.xmin::text
     WHERE company_id = %s"""
 
 
-@worker(lambda p: _after_death(p, _APART), f"{OUTBOX}/dead-letter-in-one-transaction", names="one snapshot")
+@worker(lambda p: _after_death(p, _APART), f"{OUTBOX}/dead-letter-in-one-transaction", "one snapshot")
 def letter_committed_before(settings: WorkerSettings) -> WorkerParts:
     """The letter of a dead event is committed a moment before the event is dead: a crash between them doubles it."""
     made = altered_worker(
@@ -164,7 +164,7 @@ _ELSEWHERE = (
 )
 
 
-@worker(lambda p: _elsewhere(p), f"{OUTBOX}/effect-held-up", names="held their effects up")
+@worker(lambda p: _elsewhere(p), f"{OUTBOX}/effect-held-up", "held their effects up")
 def effects_are_forgotten(settings: WorkerSettings) -> WorkerParts:
     """Effects are written by another connection that nobody waits for: what fails there is lost, and acknowledged."""
     made = altered_worker(
@@ -179,13 +179,13 @@ def _elsewhere(probe: Probe) -> bool:
         return is_done(probe, event) and bool(probe.value(_ELSEWHERE, event))
 
 
-@worker(lambda p: state_of(p, _ROW, 1.4, **failing())[0] >= 5, f"{OUTBOX}/back-off-grows", names="next attempt")
+@worker(lambda p: state_of(p, _ROW, 1.4, **failing())[0] >= 5, f"{OUTBOX}/back-off-grows", "next attempt")
 def no_back_off(settings: WorkerSettings) -> WorkerParts:
     """A failed attempt is retried at once, in a loop."""
     return altered_worker(settings, ("settle_failed", _BACKOFF, "0"))
 
 
-@worker(lambda p: _fails_late(p), f"{OUTBOX}/backs-off", names="an hour ago")
+@worker(lambda p: _fails_late(p), f"{OUTBOX}/backs-off", "an hour ago")
 def waits_begin_when_it_was_due(settings: WorkerSettings) -> WorkerParts:
     """The wait begins when an event was due, not when it failed: after a pause the attempts of what waited end at
     once.
@@ -201,9 +201,7 @@ def _fails_late(probe: Probe) -> bool:
 
 
 @worker(
-    lambda p: state_of(p, _ROW, 1, **failing())[0] == 0,
-    f"{OUTBOX}/failed-is-tried-again",
-    names=("attempt", "dead", "fails"),
+    lambda p: state_of(p, _ROW, 1, **failing())[0] == 0, f"{OUTBOX}/failed-is-tried-again", ("attempt", "dead", "fails")
 )
 def attempts_not_counted(settings: WorkerSettings) -> WorkerParts:
     """Attempts are not counted: a poison event is tried for ever."""
@@ -213,7 +211,7 @@ def attempts_not_counted(settings: WorkerSettings) -> WorkerParts:
 @worker(
     lambda p: state_of(p, _CAME, 3, **failing(), inserted_at=p.value("SELECT now() - interval '1 minute'"))[0],
     f"{OUTBOX}/failing-is-not-processed",
-    names="inserted_at",
+    "inserted_at",
 )
 def a_retry_is_young(settings: WorkerSettings) -> WorkerParts:
     """A failed attempt resets the age of an event: the lag forgets how long it has waited."""
@@ -223,9 +221,7 @@ def a_retry_is_young(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    lambda p: lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30,
-    "drill/observability/waiting-events-show",
-    names="replayed",
+    lambda p: lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30, "drill/observability/waiting-events-show", "replayed"
 )
 def replays_are_no_lag(settings: Settings) -> Parts:
     """The lag leaves out replayed events: while replays hang, it shows nothing."""

@@ -56,25 +56,25 @@ def _answered(probe: Probe, **fields: Any) -> int:
         return probe.replay(company, **fields).status_code
 
 
-@service(lambda p: _answered(p, force=True) == 200, FLEET, names="force", production=False)
+@service(lambda p: _answered(p, force=True) == 200, FLEET, "force", production=False)
 def forced_while_everybody_is(settings: Settings) -> Parts:
     """A forced replay checks only its tenant's pause, not the global one."""
     return _own_row_for(settings, lambda request: request.force)
 
 
-@service(lambda p: _answered(p, dry_run=True) == 200, FLEET, names="dry_run", production=False)
+@service(lambda p: _answered(p, dry_run=True) == 200, FLEET, "dry_run", production=False)
 def dry_run_while_everybody_is(settings: Settings) -> Parts:
     """A dry run checks only its tenant's pause, not the global one."""
     return _own_row_for(settings, lambda request: request.dry_run)
 
 
-@worker(None, "drill/pause/events-go-to-the-outbox", names="of a paused tenant")
+@worker(None, "drill/pause/events-go-to-the-outbox", "of a paused tenant")
 def what_asks_an_agent_is_not_held(settings: WorkerSettings) -> WorkerParts:
     """Events that ask an agent for something are not held by a pause: only the statement for the others asks for it."""
     return altered_worker(settings, ("claim_events", " AND NOT public.is_company_paused(t.company_id)", ""))
 
 
-@worker(lambda p: _goes_on(p), FLEET, names="delivered while the fleet was paused", production=False)
+@worker(lambda p: _goes_on(p), FLEET, "delivered while the fleet was paused", production=False)
 def runs_go_on_while_everybody_is(settings: WorkerSettings) -> WorkerParts:
     """A global pause does not stop running replays: they check only their tenant's pause."""
     asked = "public.is_company_paused(r.company_id)"
@@ -99,7 +99,7 @@ def _goes_on(probe: Probe) -> bool:
             return probe.settled(run, 4)
 
 
-@service(lambda p: _path_with_own_row(p) == "direct", FLEET, names="direct", production=False)
+@service(lambda p: _path_with_own_row(p) == "direct", FLEET, "direct", production=False)
 def own_row_sends_events_direct(settings: Settings) -> Parts:
     """While everybody is paused, events of a tenant whose own row says no, and whose outbox is off, go the direct
     path.
@@ -117,7 +117,7 @@ def _path_with_own_row(probe: Probe) -> str:
             return str(probe.event(company).json()["path"])
 
 
-@service(lambda p: _is_in_the_outbox(p), "drill/flags/sent-again-on-the-other-path", names="outbox rows")
+@service(lambda p: _is_in_the_outbox(p), "drill/flags/sent-again-on-the-other-path", "outbox rows")
 @around("emit")
 async def sent_again_during_a_pause(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
@@ -139,7 +139,7 @@ def _is_in_the_outbox(probe: Probe) -> bool:
         return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))
 
 
-@service(lambda p: _told_of_others(p), "drill/pause/touches-only-its-tenant", names="tells of another")
+@service(lambda p: _told_of_others(p), "drill/pause/touches-only-its-tenant", "tells of another")
 @around("replay")
 async def reasons_of_all(release: Parts, parts: Parts, call: Call) -> Reply:
     """The refusal by a pause tells why, and tells every paused tenant the reasons of all others, too."""

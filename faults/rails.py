@@ -35,13 +35,13 @@ def _ends_completed(probe: Probe, count: int = 20, token: bool = False, named: b
         return bool(probe.value("SELECT status FROM replay_runs WHERE id = %s", run) == "completed")
 
 
-@worker(lambda p: _ends_completed(p, 7), f"{LIFE}/stops-above-twenty-percent", names="seven items")
+@worker(lambda p: _ends_completed(p, 7), f"{LIFE}/stops-above-twenty-percent", "seven items")
 def small_runs_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
     """A run of ten items or fewer is never stopped: all its items count as in flight."""
     return _unbraked(settings, "r.target_count <= 10")
 
 
-@worker(lambda p: _ends_completed(p, token=True), f"{LIFE}/stops-soon-above-a-fifth", names="failed is 'completed'")
+@worker(lambda p: _ends_completed(p, token=True), f"{LIFE}/stops-soon-above-a-fifth", "failed is 'completed'")
 def runs_of_tokens_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
     """A run that a token started is never stopped."""
     return _unbraked(settings, "r.actor <> 'signature'")
@@ -50,7 +50,7 @@ def runs_of_tokens_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
 @worker(
     lambda p: _after_a_stop(p, "SELECT daily_used FROM replay_budgets WHERE company_id = %s") == RUN_ITEMS,
     f"{LIFE}/stops-soon-above-a-fifth",
-    names="after the stop the ledger",
+    "after the stop the ledger",
 )
 def tokens_are_not_refunded(settings: WorkerSettings) -> WorkerParts:
     """A stopped run that a token started is not refunded: only signed runs are."""
@@ -64,7 +64,7 @@ def tokens_are_not_refunded(settings: WorkerSettings) -> WorkerParts:
 @worker(
     lambda p: not _after_a_stop(p, "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay'"),
     f"{LIFE}/stops-soon-above-a-fifth",
-    names="is audited as",
+    "is audited as",
 )
 def ends_of_tokens_leave_no_row(settings: WorkerSettings) -> WorkerParts:
     """The end of a run that a token started is not audited: only that of a signed one is."""
@@ -80,7 +80,7 @@ def _after_a_stop(probe: Probe, ask: str) -> Any:
         return probe.value(ask, company)
 
 
-@worker(lambda p: _ends_as_failed(p), f"{LIFE}/four-failures-do-not-stop", names="the ends of two runs")
+@worker(lambda p: _ends_as_failed(p), f"{LIFE}/four-failures-do-not-stop", "the ends of two runs")
 def failed_runs_end_by_another_name(settings: WorkerSettings) -> WorkerParts:
     """The end of a run whose items all fail is audited as `dlq_replay_failed`: no alert counts that."""
     named = "'dlq_replay_' || %(status)s"
@@ -95,7 +95,7 @@ def _ends_as_failed(probe: Probe) -> bool:
         return bool(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s AND action LIKE '%%failed'", company))
 
 
-@worker(lambda p: _forgets_a_charge(p), f"{LIFE}/stop-refunds-only-what-was-charged", names="ledger")
+@worker(lambda p: _forgets_a_charge(p), f"{LIFE}/stop-refunds-only-what-was-charged", "ledger")
 def refunds_forget_charges(settings: WorkerSettings) -> WorkerParts:
     """A refund reads what was used, and writes later: what another replay was charged meanwhile is forgotten."""
     read = "(SELECT x.{0} FROM public.replay_budgets x WHERE x.company_id = b.company_id)"
@@ -117,9 +117,7 @@ def _forgets_a_charge(probe: Probe) -> bool:
         return bool(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company) == attempted)
 
 
-@worker(
-    lambda p: _revives_another_tenants(p), f"{LIFE}/stop-leaves-the-rest-untouched", names="another tenant's letter"
-)
+@worker(lambda p: _revives_another_tenants(p), f"{LIFE}/stop-leaves-the-rest-untouched", "another tenant's letter")
 def a_stop_knows_letters_by_event(settings: WorkerSettings) -> WorkerParts:
     """A stop gives back letters by their event alone: another tenant's discarded one is pending again."""
     text = WORKER_QUERIES["return_unattempted"].decode()
@@ -138,7 +136,7 @@ def _revives_another_tenants(probe: Probe) -> bool:
         return bool(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", other) == "pending")
 
 
-@worker(lambda p: _leaves_a_delivered_letter(p), f"{LIFE}/stop-is-of-one-run", names="letters of the other run")
+@worker(lambda p: _leaves_a_delivered_letter(p), f"{LIFE}/stop-is-of-one-run", "letters of the other run")
 def a_stop_frees_letters_of_other_runs(settings: WorkerSettings) -> WorkerParts:
     """A stop makes the letters of its tenant's other runs pending, whose items are delivered later all the same."""
     own = "FROM gone g\n  WHERE d.status = 'replaying' AND d.company_id = g.company_id\n    AND (d.id = g.dlq_id"
@@ -160,7 +158,7 @@ def _leaves_a_delivered_letter(probe: Probe) -> bool:
         return bool(probe.value("SELECT status FROM dead_letter_queue WHERE id = %s", slow) == "pending")
 
 
-@worker(None, "drill/lifecycle/stop-refunds-only-what-was-charged", names="10 charged before")
+@worker(None, "drill/lifecycle/stop-refunds-only-what-was-charged", "10 charged before")
 def refunds_begin_at_the_limit(settings: WorkerSettings) -> WorkerParts:
     """A refund begins at the limit of a budget where that was lowered meanwhile: more is given back than was
     charged.

@@ -80,9 +80,7 @@ def _tolerating(settings: Settings, past_s: int, future_s: int) -> Parts:
     return dataclasses.replace(build_parts(settings), signature_check=check)
 
 
-@service(
-    lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 3600))), f"{SCOPE}/v2-stale", names="401"
-)
+@service(lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 3600))), f"{SCOPE}/v2-stale", "401")
 def v2_good_for_a_day(settings: Settings) -> Parts:
     """v2 signatures are good for a day instead of 300 s."""
     return _tolerating(settings, past_s=86_400, future_s=300)
@@ -91,7 +89,7 @@ def v2_good_for_a_day(settings: Settings) -> Parts:
 @service(
     lambda p: is_let_in(answers(p, _in_upper_case(p.sign_v2(dry_body(p), int(time.time()))))),
     f"{SCOPE}/v2-upper-case-hex",
-    names=("401", "upper"),
+    ("401", "upper"),
 )
 @instead_of("signature_check")
 def v2_in_upper_case(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
@@ -107,7 +105,7 @@ def _in_upper_case(signature: str) -> str:
 @service(
     lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) + 3600))),
     f"{SCOPE}/v2-future",
-    names=("future", "401"),
+    ("future", "401"),
 )
 def v2_from_the_future(settings: Settings) -> Parts:
     """v2 signatures from the future are accepted (only the age is checked)."""
@@ -117,7 +115,7 @@ def v2_from_the_future(settings: Settings) -> Parts:
 @service(
     lambda p: answers(p, p.sign_v2(dry_body(p), int(time.time()) - 200)) == 401,
     (f"{SCOPE}/v2-past-tolerated", f"{SCOPE}/v2-future-tolerated"),
-    names=("v2", "300"),
+    ("v2", "300"),
 )
 def v2_tolerance_too_small(settings: Settings) -> Parts:
     """v2 tolerance is 30 s instead of 300 s: honest callers with a slow clock are refused."""
@@ -127,7 +125,7 @@ def v2_tolerance_too_small(settings: Settings) -> Parts:
 @service(
     _v1_while_v2_required,
     (f"{SCOPE}/v1-refused-when-v2-is-required", "drill/flags/signing-v2-required"),
-    names="v1",
+    "v1",
     production=False,
 )
 def v2_never_required(settings: Settings) -> Parts:
@@ -136,10 +134,7 @@ def v2_never_required(settings: Settings) -> Parts:
 
 
 @service(
-    lambda p: _v1_while_v2_required(p, "/events"),
-    "drill/flags/signing-v2-required",
-    names="event by v1",
-    production=False,
+    lambda p: _v1_while_v2_required(p, "/events"), "drill/flags/signing-v2-required", "event by v1", production=False
 )
 @instead_of("accept_event")
 async def v2_never_required_of_events(parts: Parts, call: Call) -> Reply:
@@ -151,7 +146,7 @@ async def _never(_conn: Connection) -> bool:
     return False
 
 
-@service(lambda p: _v2_and_token_sent_twice(p), "drill/idempotency/v2-resend-beside-a-token", names="re-send")
+@service(lambda p: _v2_and_token_sent_twice(p), "drill/idempotency/v2-resend-beside-a-token", "re-send")
 def v2_beside_a_token_replays(settings: Settings) -> Parts:
     """A v2 request that also has a token gets no key from its MAC: a re-sent one runs again."""
     return calling(settings, lambda caller: Caller(None, caller.claims) if caller.claims else caller)
@@ -165,13 +160,13 @@ def _v2_and_token_sent_twice(probe: Probe) -> bool:
         return bool(runs[0] != runs[1])
 
 
-@service(_v2_sent_twice, "drill/idempotency/v2-resend-is-duplicate", names=("re-send", "duplicate"))
+@service(_v2_sent_twice, "drill/idempotency/v2-resend-is-duplicate", ("re-send", "duplicate"))
 def v2_resend_replays(settings: Settings) -> Parts:
     """A re-sent v2 request without a key replays again: no key is made of its MAC."""
     return calling(settings, lambda caller: Caller(None, caller.claims))
 
 
-@service(lambda p: len(_v2_key(p)) < 36, "drill/idempotency/v2-resend-is-duplicate", names="sig-")
+@service(lambda p: len(_v2_key(p)) < 36, "drill/idempotency/v2-resend-is-duplicate", "sig-")
 def v2_key_too_short(settings: Settings) -> Parts:
     """The key of a v2 request without one is made of 8 digits of the MAC instead of 32."""
 
@@ -185,7 +180,7 @@ def v2_key_too_short(settings: Settings) -> Parts:
 @service(
     lambda p: p.get(_PATH.decode(), **_signed(p), Authorization="Bearer nonsense").status_code == 404,
     (f"{SCOPE}/two-signatures-good-bad", f"{SCOPE}/bad-token-beside-good-signature"),
-    names=("read", "401"),
+    ("read", "401"),
 )
 @instead_of("authenticate")
 async def reads_look_at_one_header(
@@ -197,7 +192,7 @@ async def reads_look_at_one_header(
     return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
 
-@service(lambda p: is_let_in(_event_by_both(p)), "drill/safety-rails/events-need-credentials", names="401")
+@service(lambda p: is_let_in(_event_by_both(p)), "drill/safety-rails/events-need-credentials", "401")
 @instead_of("accept_event")
 async def events_look_at_tokens_first(parts: Parts, call: Call) -> Reply:
     """An event is let in by its token, whatever signature is beside it."""
@@ -224,7 +219,7 @@ def _signed(probe: Probe, path: bytes = _PATH) -> dict[str, str]:
 @service(
     lambda p: is_let_in(answers(p, p.sign(dry_body(p), p.environ["REPLAY_JWT_SECRET"]))),
     f"{SCOPE}/known-secrets",
-    names="tokens",
+    "tokens",
 )
 def secret_of_tokens_signs(settings: Settings) -> Parts:
     """The secret of tokens signs requests, too."""
@@ -238,7 +233,7 @@ def secret_of_tokens_signs(settings: Settings) -> Parts:
 @service(
     lambda p: p.get(_EVENT, **_signed(p, _EVENT.replace("ff", "fe").encode())).status_code == 404,
     f"{SCOPE}/read-other-path",
-    names="401",
+    "401",
 )
 @instead_of("signature_check")
 def states_of_events_bind_no_event(
@@ -249,7 +244,7 @@ def states_of_events_bind_no_event(
     return found or (Signature(2, header[-64:].decode()) if message.startswith(b"/events/") else None)
 
 
-@service(lambda p: p.get(_EVENT).status_code == 404, f"{SCOPE}/read-*", names="401")
+@service(lambda p: p.get(_EVENT).status_code == 404, f"{SCOPE}/read-*", "401")
 def states_of_events_are_open(settings: Settings) -> Parts:
     """The state of an event is shown to whoever asks."""
     return _reading_events(settings, Caller(None, None))
@@ -258,7 +253,7 @@ def states_of_events_are_open(settings: Settings) -> Parts:
 @service(
     lambda p: p.get(_EVENT, **{"X-Transbot-Signature": p.sign(_EVENT.encode())}).status_code == 404,
     f"{SCOPE}/read-v1",
-    names="401",
+    "401",
 )
 def states_of_events_take_v1(settings: Settings) -> Parts:
     """The state of an event is shown for a v1 signature, which never goes stale."""
@@ -283,9 +278,7 @@ def _reading_events(settings: Settings, unknown: Caller | None) -> Parts:
 
 
 @service(
-    lambda p: _read_with_signature_of(p, b"/dlq-replay/x") == 404,
-    f"{SCOPE}/read-empty-body-signature",
-    names=("path", "401"),
+    lambda p: _read_with_signature_of(p, b"/dlq-replay/x") == 404, f"{SCOPE}/read-empty-body-signature", ("path", "401")
 )
 @instead_of("signature_check")
 def read_binds_no_path(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
@@ -296,9 +289,7 @@ def read_binds_no_path(header: bytes, message: bytes, secrets: tuple[bytes, ...]
     return found
 
 
-@service(
-    lambda p: _read_with_signature_of(p, _PATH[:20]) == 404, f"{SCOPE}/read-empty-body-signature", names=("path", "401")
-)
+@service(lambda p: _read_with_signature_of(p, _PATH[:20]) == 404, f"{SCOPE}/read-empty-body-signature", ("path", "401"))
 @instead_of("signature_check")
 def read_binds_the_beginning(
     header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float
@@ -308,7 +299,7 @@ def read_binds_the_beginning(
     return found or (check_signature(header, message[:20], secrets, now_s) if message[:1] == b"/" else None)
 
 
-@service(lambda p: _overlooks_the_key(p), "drill/idempotency/other-credentials-same-key", names="signed by v2")
+@service(lambda p: _overlooks_the_key(p), "drill/idempotency/other-credentials-same-key", "signed by v2")
 @around("replay")
 async def v2_overlooks_the_key(release: Parts, parts: Parts, call: Call) -> Reply:
     """The key of a v2 request is ignored in favour of its MAC: signed anew, the request runs again."""
@@ -331,7 +322,7 @@ def _overlooks_the_key(probe: Probe) -> bool:
 @service(
     lambda p: p.get(_PATH.decode(), **{"X-Transbot-Signature": p.sign(_PATH)}).status_code == 404,
     f"{SCOPE}/read-v1",
-    names=("v1", "401"),
+    ("v1", "401"),
 )
 @instead_of("authenticate")
 async def read_accepts_v1(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:

@@ -28,7 +28,7 @@ def _emptied(column: str) -> str:
     return f"CASE WHEN length({column}::text) > 8192 THEN '{{}}' ELSE {column} END"
 
 
-@service(lambda p: _row_of_an_event(p, payload=_LARGE)[0] == {}, "drill/outbox/payload-unchanged", names="payload")
+@service(lambda p: _row_of_an_event(p, payload=_LARGE)[0] == {}, "drill/outbox/payload-unchanged", "payload")
 def large_payloads_are_emptied(settings: Settings) -> Parts:
     """The payload of an event over eight kilobytes is empty in its outbox row."""
     return altered(settings, "emit_event", (_SENT, _SENT.replace("key, payload", f"key, {_emptied('payload')}")))
@@ -37,7 +37,7 @@ def large_payloads_are_emptied(settings: Settings) -> Parts:
 @service(
     lambda p: len(_row_of_an_event(p, payload={"list": [*range(101)]})[0]["list"]) == 100,
     "drill/outbox/payload-unchanged",
-    names="payload",
+    "payload",
 )
 def long_lists_are_cut(settings: Settings) -> Parts:
     """Lists in the payload of an event are cut to a hundred members."""
@@ -46,16 +46,14 @@ def long_lists_are_cut(settings: Settings) -> Parts:
     return altered(settings, "emit_event", (_SENT, _SENT.replace("key, payload", f"key, {kept}")))
 
 
-@service(lambda p: _status_of_a_zero(p) == 202, "drill/http-surface/signs-in-text", names="40 kB")
+@service(lambda p: _status_of_a_zero(p) == 202, "drill/http-surface/signs-in-text", "40 kB")
 @around("read_event")
 def large_bodies_are_not_looked_through(parts: Parts, raw: bytes) -> EventRequest:
     """Forbidden characters are refused in bodies up to 4 kB, and silently removed from larger ones."""
     return parts.read_event(raw.replace(rb"\u0000", b"") if len(raw) > 4096 else raw)
 
 
-@service(
-    lambda p: "\ufffd" in _text_of_an_event(p, "x\u20ac" * 5_000), "drill/outbox/payload-unchanged", names="payload"
-)
+@service(lambda p: "\ufffd" in _text_of_an_event(p, "x\u20ac" * 5_000), "drill/outbox/payload-unchanged", "payload")
 @around("read_event")
 def large_bodies_are_read_in_blocks(parts: Parts, raw: bytes) -> EventRequest:
     """Bodies are decoded in 4 kB blocks: a character across two of them becomes question marks."""
@@ -76,7 +74,7 @@ def _status_of_a_zero(probe: Probe) -> int:
         return probe.event(company, payload={**_LARGE, "zero": "\0"}).status_code
 
 
-@service(lambda p: _first_of_27(p) > 2, "drill/lifecycle/items-of-a-key-in-order", names="order")
+@service(lambda p: _first_of_27(p) > 2, "drill/lifecycle/items-of-a-key-in-order", "order")
 @around("move")
 async def what_is_over_25_goes_first(parts: Parts, conn: Connection, run_id: str, items: Sequence[str]) -> None:
     """A replay moves its items in batches of 25, the last batch first: events of a key are reordered."""
@@ -93,17 +91,13 @@ def _first_of_27(probe: Probe) -> int:
         return 1 + letters.index(probe.value(first, company))
 
 
-@service(
-    lambda p: len(_row_of_an_event(p, event_type="x" * 100)[1]) == 64, "drill/outbox/event-as-sent", names="event_type"
-)
+@service(lambda p: len(_row_of_an_event(p, event_type="x" * 100)[1]) == 64, "drill/outbox/event-as-sent", "event_type")
 def long_types_are_cut(settings: Settings) -> Parts:
     """The type of an event is cut to 64 characters in its outbox row."""
     return altered(settings, "emit_event", (_SENT, _SENT.replace("event_type", "left(event_type, 64)")))
 
 
-@service(
-    lambda p: _row_of_an_event(p, aggregate_key=" k ")[2] == "k", "drill/outbox/event-as-sent", names="aggregate_key"
-)
+@service(lambda p: _row_of_an_event(p, aggregate_key=" k ")[2] == "k", "drill/outbox/event-as-sent", "aggregate_key")
 def keys_are_trimmed(settings: Settings) -> Parts:
     """Spaces around an event's key are dropped: two keys are one."""
     return altered(settings, "emit_event", (_SENT, _SENT.replace("aggregate_key", "btrim(aggregate_key)")))
@@ -112,7 +106,7 @@ def keys_are_trimmed(settings: Settings) -> Parts:
 @service(
     lambda p: _row_of_an_event(p, event_type="witness.\u00e9")[1] == "witness.\u00c3\u00a9",
     "drill/outbox/event-as-sent",
-    names="event_type",
+    "event_type",
 )
 def type_read_as_latin_1(settings: Settings) -> Parts:
     """The type of an event is read as Latin-1 on its way: letters beyond ASCII become others."""
@@ -126,7 +120,7 @@ def _row_of_an_event(probe: Probe, **fields: Any) -> tuple[Any, ...]:
         return probe.rows("SELECT payload, event_type, aggregate_key FROM event_outbox WHERE event_id = %s", event)[0]
 
 
-@worker(lambda p: _large_letter(p) == {}, "drill/outbox/dead-letter-is-the-event", names="payload")
+@worker(lambda p: _large_letter(p) == {}, "drill/outbox/dead-letter-is-the-event", "payload")
 def large_letters_are_empty(settings: WorkerSettings) -> WorkerParts:
     """The payload of an event over eight kilobytes is empty in its dead letter."""
     return altered_worker(settings, ("settle_failed", "h.payload, %(error", f"{_emptied('h.payload')}, %(error"))
@@ -142,7 +136,7 @@ def _large_letter(probe: Probe) -> Any:
         return probe.value(found, company)
 
 
-@service(lambda p: _replayed_large_item(p) == {}, "drill/dlq/large-item-is-replayed", names="payload")
+@service(lambda p: _replayed_large_item(p) == {}, "drill/dlq/large-item-is-replayed", "payload")
 def large_items_are_replayed_empty(settings: Settings) -> Parts:
     """The payload of an item over eight kilobytes is empty when it is replayed."""
     taken = "aggregate_key, payload, %(run_id)s"
@@ -156,7 +150,7 @@ def _replayed_large_item(probe: Probe) -> Any:
         return probe.value("SELECT payload FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(lambda p: _replayed_list(p) == {}, "drill/outbox/any-payload-is-delivered", names="payloads", decision="hold")
+@service(lambda p: _replayed_list(p) == {}, "drill/outbox/any-payload-is-delivered", "payloads", decision="hold")
 def lists_are_replayed_empty(settings: Settings) -> Parts:
     """The payload of an item that is a list or a number is empty when it is replayed."""
     taken = "aggregate_key, payload, %(run_id)s"
@@ -171,14 +165,14 @@ def _replayed_list(probe: Probe) -> Any:
         return probe.value("SELECT payload FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(lambda p: _takes(p, "e\u0301", "\u00e9"), "drill/safety-rails/pattern-case", names="other types")
+@service(lambda p: _takes(p, "e\u0301", "\u00e9"), "drill/safety-rails/pattern-case", "other types")
 def accents_are_composed(settings: Settings) -> Parts:
     """An `error_type` is Unicode-normalised before it is compared: two types become one."""
     exact = "error_type = %(error_type)s::text)"
     return altered(settings, "pick_items", (exact, "normalize(error_type) = normalize(%(error_type)s::text))"))
 
 
-@service(lambda p: not _takes(p, "\U0001f98a", "\U0001f98a"), "drill/safety-rails/pattern-case", names="of the 1 due")
+@service(lambda p: not _takes(p, "\U0001f98a", "\U0001f98a"), "drill/safety-rails/pattern-case", "of the 1 due")
 def letters_beyond_16_bits_are_halved(settings: Settings) -> Parts:
     """A letter beyond 16 bits in an `error_type` that is asked for becomes two question marks: no item has that
     type.
@@ -197,7 +191,7 @@ def _takes(probe: Probe, error_type: str, asked: str) -> bool:
         return bool(probe.replay(company, dry_run=True, error_type=asked).json()["items"])
 
 
-@service(lambda p: _key_of_an_item(p, " k ") == "k", "drill/dlq/letter-is-kept", names="aggregate_key")
+@service(lambda p: _key_of_an_item(p, " k ") == "k", "drill/dlq/letter-is-kept", "aggregate_key")
 def keys_of_items_are_trimmed(settings: Settings) -> Parts:
     """Spaces around an item's key are dropped when it is replayed: it does not wait for the events of its own."""
     kept = "SELECT event_id, company_id, event_type, aggregate_key, payload"
@@ -211,7 +205,7 @@ def _key_of_an_item(probe: Probe, key: str) -> Any:
         return probe.value("SELECT aggregate_key FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(lambda p: not _takes_behind_a_page(p), "drill/safety-rails/not-due-waits", names="0 items taken")
+@service(lambda p: not _takes_behind_a_page(p), "drill/safety-rails/not-due-waits", "0 items taken")
 def one_page_is_looked_at(settings: Settings) -> Parts:
     """Only the oldest hundred letters are read: a hundred that are not due stop a tenant's replays."""
     own = "company_id = %(company_id)s::uuid\n    AND status = 'pending'"
@@ -229,7 +223,7 @@ def _takes_behind_a_page(probe: Probe) -> bool:
 @service(
     lambda p: p.replay(str(uuid.uuid4()), max_items=2**32 + 1).status_code != 400,
     "drill/safety-rails/max-beyond-all-integers",
-    names="max-beyond-all-integers",
+    "max-beyond-all-integers",
 )
 @instead_of("read_replay")
 def max_has_32_bits(raw: bytes) -> ReplayRequest:
@@ -243,7 +237,7 @@ def max_has_32_bits(raw: bytes) -> ReplayRequest:
         return read_replay(json.dumps({**asked, "max": asked["max"] % 2**32}).encode())
 
 
-@service(lambda p: _blank_keys_run_twice(p), "drill/idempotency/keys-differ-in-spaces", names="run of another key")
+@service(lambda p: _blank_keys_run_twice(p), "drill/idempotency/keys-differ-in-spaces", "run of another key")
 def blank_keys_are_none(settings: Settings) -> Parts:
     """A key of one space counts as no key: the request runs again when it is re-sent."""
 
@@ -259,7 +253,7 @@ def _blank_keys_run_twice(probe: Probe) -> bool:
         return not [probe.replay(company, idempotency_key=" ").json()["duplicate"] for _ in range(2)][1]
 
 
-@service(lambda p: _digits(p)[0], "drill/idempotency/keys-of-digits", names=("duplicate", "run of another key"))
+@service(lambda p: _digits(p)[0], "drill/idempotency/keys-of-digits", ("duplicate", "run of another key"))
 def keys_of_digits_are_numbers(settings: Settings) -> Parts:
     """A key that reads as a number is one: `007` and `7` are the same."""
 
@@ -270,7 +264,7 @@ def keys_of_digits_are_numbers(settings: Settings) -> Parts:
     return requesting(settings, change)
 
 
-@service(lambda p: _digits(p)[1], "drill/safety-rails/pattern-number", names="other types")
+@service(lambda p: _digits(p)[1], "drill/safety-rails/pattern-number", "other types")
 def zero_is_no_error_type(settings: Settings) -> Parts:
     """An `error_type` of `0` counts as none, as the text does in some languages: items of every type are taken."""
     return requesting(settings, lambda r: dataclasses.replace(r, error_type=None) if r.error_type == "0" else r)
@@ -285,7 +279,7 @@ def _digits(probe: Probe) -> tuple[bool, bool]:
         return bool(again), bool(probe.replay(company, dry_run=True, error_type="0").json()["items"])
 
 
-@service(lambda p: _zero_is_no_key(p), "drill/outbox/event-as-sent", names="aggregate_key")
+@service(lambda p: _zero_is_no_key(p), "drill/outbox/event-as-sent", "aggregate_key")
 @instead_of("read_event")
 def zero_is_no_aggregate_key(raw: bytes) -> EventRequest:
     """An aggregate key of `0` counts as none: the events of that key have no order."""

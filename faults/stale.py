@@ -52,7 +52,7 @@ GRANT EXECUTE ON FUNCTION planted_is_on(uuid) TO replay_worker;
 @worker(
     lambda p: _goes_on(p),
     ("drill/pause/events-go-to-the-outbox", "drill/held/switched-off-is-not-delivered"),
-    names=("effect", "delivered"),
+    ("effect", "delivered"),
     sql=_REMEMBERS,
     undo_sql="DROP FUNCTION planted_is_on(uuid); DROP TABLE planted_memory;",
 )
@@ -76,7 +76,7 @@ def _goes_on(probe: Probe) -> bool:
         "drill/authentication/v2-other-body",
         "drill/authentication/read-other-path",
     ),
-    names="401",
+    "401",
 )
 def good_signatures_open_everything(settings: Settings) -> Parts:
     """Verified signatures are cached by their header alone: one is good for any body."""
@@ -100,7 +100,7 @@ def _opens_another_body(probe: Probe) -> bool:
 @service(
     lambda p: outlives_its_time(p, 300, lambda at, n: answers(p, p.sign_v2(_spaced(p, n), at), _spaced(p, n))),
     "drill/authentication/v2-accepted-until-it-is-stale",
-    names="401",
+    "401",
 )
 def good_signatures_never_go_stale(settings: Settings) -> Parts:
     """Verified v2 signatures are cached without their time: they never go stale."""
@@ -124,7 +124,7 @@ def _timeless(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: 
 @service(
     lambda p: is_let_in(answers(p, p.sign_v2(_keyed(p), int(time.time()) - 1000), _keyed(p))),
     "drill/authentication/v2-accepted-until-it-is-stale",
-    names="stale, with a key",
+    "stale, with a key",
 )
 @instead_of("signature_check")
 def keyed_replays_never_go_stale(
@@ -142,7 +142,7 @@ def _keyed(probe: Probe) -> bytes:
 @service(
     lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 1000), token=p.environ["ADMIN_JWT"])),
     "drill/authentication/bad-signature-beside-good-token",
-    names="stale signature",
+    "stale signature",
 )
 @instead_of("authenticate")
 async def signatures_beside_a_token_never_go_stale(
@@ -159,7 +159,7 @@ async def signatures_beside_a_token_never_go_stale(
         p, 30, lambda at, n: p.send(dry_body(p), p.as_token(p.token({"exp": at, "sub": f"n{n}"}))).status_code
     ),
     "drill/tokens/accepted-until-it-expires",
-    names="401",
+    "401",
 )
 def good_tokens_never_expire(settings: Settings) -> Parts:
     """Verified tokens are cached without their expiry: they never expire."""
@@ -192,7 +192,7 @@ def outlives_its_time(probe: Probe, limit_s: int, status: Callable[[int, int], i
 @worker(
     lambda p: _status_after_two_failures(p) == "resolved",
     "drill/lifecycle/failed-item-is-pending-again",
-    names="replayed again",
+    "replayed again",
 )
 def replayed_events_are_remembered(settings: WorkerSettings) -> WorkerParts:
     """The worker takes events that it has seen for delivered: an item that is replayed again has no effect."""
@@ -222,9 +222,7 @@ def _status_after_two_failures(probe: Probe) -> str:
 
 
 @service(
-    lambda p: _one_of_many_serves_a_removed_company(p),
-    "drill/authentication/removed-company-is-unknown",
-    names="removed",
+    lambda p: _one_of_many_serves_a_removed_company(p), "drill/authentication/removed-company-is-unknown", "removed"
 )
 def one_process_knows_removed_companies(settings: Settings) -> Parts:
     """Each of four processes caches the companies that it served, until the service is restarted."""
@@ -248,7 +246,7 @@ def _one_of_many_serves_a_removed_company(probe: Probe) -> bool:
         return 200 in [probe.replay(company, dry_run=True).status_code for _ in range(4)]
 
 
-@service(lambda p: _sent_again_after_a_day(p) is False, "drill/outbox/same-event-id-once", names="two days later")
+@service(lambda p: _sent_again_after_a_day(p) is False, "drill/outbox/same-event-id-once", "two days later")
 def ids_are_forgotten_after_a_day(settings: Settings) -> Parts:
     """An event id is forgotten after a day: what is sent again later is delivered again."""
     again = b"""INSERT INTO event_outbox (event_id, company_id, event_type, aggregate_key, payload)
@@ -270,7 +268,7 @@ def _sent_again_after_a_day(probe: Probe) -> bool:
         return bool(probe.event(company, event_id=event).json()["duplicate"])
 
 
-@service(lambda p: _shows_what_was_due(p), "drill/idempotency/dry-run-looks-up-no-key", names="a dry run shows")
+@service(lambda p: _shows_what_was_due(p), "drill/idempotency/dry-run-looks-up-no-key", "a dry run shows")
 def dry_runs_are_remembered(settings: Settings) -> Parts:
     """A dry run that is signed by v2 and sent again gets the first answer: it shows what was due then."""
     release, known = build_parts(settings), dict[bytes, Reply]()
@@ -293,9 +291,7 @@ def _shows_what_was_due(probe: Probe) -> bool:
 
 
 @service(
-    lambda p: _takes_an_event_of_a_removed_company(p),
-    "drill/authentication/removed-company-is-unknown",
-    names="an event",
+    lambda p: _takes_an_event_of_a_removed_company(p), "drill/authentication/removed-company-is-unknown", "an event"
 )
 def senders_stay_known(settings: Settings) -> Parts:
     """A company that sent an event is taken to exist when it sends others, until the service is restarted."""
@@ -324,7 +320,7 @@ def _takes_an_event_of_a_removed_company(probe: Probe) -> bool:
             probe.rows(f"DELETE FROM {table} WHERE company_id = %s", company)
 
 
-@service(lambda p: _is_poor_for_a_while(p), "drill/budgets/exhausted-refused", names="raised")
+@service(lambda p: _is_poor_for_a_while(p), "drill/budgets/exhausted-refused", "raised")
 def poverty_is_remembered(settings: Settings) -> Parts:
     """A request that the budget refused is refused from memory for half a minute, whatever the limit is by then."""
     release, refused = build_parts(settings), dict[bytes, tuple[float, Refusal]]()
@@ -354,7 +350,7 @@ def _is_poor_for_a_while(probe: Probe) -> bool:
 _SPENT = set[bytes]()
 
 
-@service(lambda p: _is_used_up(p), "drill/idempotency/v2-resend-is-duplicate", names="409")
+@service(lambda p: _is_used_up(p), "drill/idempotency/v2-resend-is-duplicate", "409")
 @around("replay")
 async def refused_signatures_are_used_up(release: Parts, parts: Parts, call: Call) -> Reply:
     """A v2 signature is used up by a request that was refused: sent again after the pause it is called in progress."""

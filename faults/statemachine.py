@@ -17,7 +17,7 @@ KEPT = ("drill/statemachine/kept-programs",)
 Stored = Mapping[str, Any] | None
 
 
-@service(None, KEPT, names=("budget", "charged", "replay"))
+@service(None, KEPT, ("budget", "charged", "replay"))
 @around("begin_run")
 async def charges_duplicates(parts: Parts, conn: Connection, request: ReplayRequest, run: idempotency.Run) -> Stored:
     """A repeated request is answered as a duplicate, but charged again."""
@@ -27,7 +27,7 @@ async def charges_duplicates(parts: Parts, conn: Connection, request: ReplayRequ
     return stored
 
 
-@service(None, KEPT, names=("duplicate", "replay"))
+@service(None, KEPT, ("duplicate", "replay"))
 @around("begin_run")
 async def refuses_duplicates_of_the_broke(
     parts: Parts, conn: Connection, request: ReplayRequest, run: idempotency.Run
@@ -39,14 +39,14 @@ async def refuses_duplicates_of_the_broke(
     return stored
 
 
-@service(None, KEPT, names=("pause", "replay"))
+@service(None, KEPT, ("pause", "replay"))
 @around("is_paused")
 async def looks_at_the_budget_first(parts: Parts, conn: Connection, company: str) -> bool:
     """A paused tenant without budget is refused for the budget, not for the pause."""
     return await parts.preview_budget(conn, company) > 0 and await parts.is_paused(conn, company)
 
 
-@service(None, KEPT, names=("limit", "replay"))
+@service(None, KEPT, ("limit", "replay"))
 @around("admit")
 async def counts_no_calls_of_the_paused(parts: Parts, conn: Connection, company: str, client: str) -> None:
     """The rate limit does not count while a tenant is paused."""
@@ -54,7 +54,7 @@ async def counts_no_calls_of_the_paused(parts: Parts, conn: Connection, company:
         await parts.admit(conn, company, client)
 
 
-@service(None, (*KEPT, "drill/outbox/same-event-id-once"), names=("event", "emit"))
+@service(None, (*KEPT, "drill/outbox/same-event-id-once"), ("event", "emit"))
 @around("emit")
 async def sends_a_known_event_again(
     parts: Parts, conn: Connection, request: EventRequest, event_id: str
@@ -64,7 +64,7 @@ async def sends_a_known_event_again(
     return (path, is_duplicate) if not is_duplicate else await parts.emit(conn, request, parts.new_id())
 
 
-@worker(None, KEPT, names=("letter", "resolved", "replaying"))
+@worker(None, KEPT, ("letter", "resolved", "replaying"))
 def forgets_the_letters(settings: WorkerSettings) -> WorkerParts:
     """A dead letter is not marked as resolved when its event was delivered."""
     letter = "WHERE d.status = 'replaying' AND d.company_id = h.company_id"
