@@ -187,8 +187,8 @@ def no_back_off(settings: WorkerSettings) -> WorkerParts:
 
 @worker(lambda p: _fails_late(p), f"{OUTBOX}/backs-off", "an hour ago")
 def waits_begin_when_it_was_due(settings: WorkerSettings) -> WorkerParts:
-    """The wait begins when an event was due, not when it failed: after a pause the attempts of what waited end at
-    once.
+    """The wait begins when an event was due, not when it failed: after a pause the attempts of what waited end
+    at once.
     """
     return altered_worker(settings, ("settle_failed", "ELSE clock_timestamp() +", "ELSE e.next_attempt_at +"))
 

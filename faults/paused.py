@@ -101,8 +101,8 @@ def _goes_on(probe: Probe) -> bool:
 
 @service(lambda p: _path_with_own_row(p) == "direct", FLEET, "direct", production=False)
 def own_row_sends_events_direct(settings: Settings) -> Parts:
-    """While everybody is paused, events of a tenant whose own row says no, and whose outbox is off, go the direct
-    path.
+    """While everybody is paused, events of a tenant whose own row says no, and whose outbox is off, go the
+    direct path.
     """
     first = """coalesce((SELECT agents_paused FROM public.agent_controls WHERE company_id = %(company_id)s::uuid
         OR company_id IS NULL ORDER BY company_id NULLS LAST LIMIT 1), false)"""

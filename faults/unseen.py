@@ -131,8 +131,8 @@ def _is_limited_without_calls(probe: Probe) -> bool:
 
 @service(lambda p: _second_try_is_lost(p), "drill/outbox/commit-that-fails", "refused its row")
 def ids_are_remembered_too_early(settings: Settings) -> Parts:
-    """An event's id is remembered before the event is written: where that fails, the next try is a duplicate, and
-    lost.
+    """An event's id is remembered before the event is written: where that fails, the next try is a duplicate,
+    and lost.
     """
     release, known = build_parts(settings), set[tuple[str, str]]()
 
