@@ -36,8 +36,8 @@
   select t.*, 'ends or deletes rows that have just come'
   from trigger_bodies t
   join pg_class c on c.oid = t.tgrelid
-  cross join lateral (select '\s+(only\s+)?("?\w+"?\.)?"?' || lower(c.relname) || '\M[^;]*' as own) o
+  cross join lateral (values ('\s+(only\s+)?("?\w+"?\.)?"?' || lower(c.relname) || '\M[^;]*', '\mid"?\s*=\s*new\."?id\M')) o(own, itself)
   where tgenabled in ('O', 'A') and tgtype::int & 7 = 5 and body !~ '\m(insert|call|perform|execute|select|exists)\M'
-    and (body ~ ('\mupdate' || own || '\mset\M[^;]*\m(processed|dead|finished|delivered)_at"?\s*=\s*(now|current_|clock_)[^;]*=\s*new\.')
-      or body ~ ('\mdelete\s+from' || own || '\mwhere\M[^;]*=\s*new\.') and body !~ '(<|>|!=|distinct\s+from)\s*new\.')
+    and (body ~ ('\mupdate' || own || '\mset\M[^;]*\m(processed|dead|finished|delivered)_at"?\s*=\s*(now|current_|clock_)[^;]*' || itself)
+      or body ~ ('\mdelete\s+from' || own || itself))
 )
