@@ -10,7 +10,7 @@ from (
   where action in ('dlq_replay', 'dlq_replay_started', 'dlq_replay_completed')
   order by created_at desc limit 1000
 ) recent
-where target_count < 0 or success_count < 0 or failure_count < 0 or success_count + failure_count > target_count
+where target_count < 0 or success_count < 0 or failure_count < 0 or success_count::bigint + failure_count > target_count
    or scope is null or scope <> 'all' and scope !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
 
 -- seen:

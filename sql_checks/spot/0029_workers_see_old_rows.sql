@@ -14,6 +14,7 @@ with waiting(name, age, finished, content) as (
           array[(parse_ident('public.dead_letter_queue.status'))[3]],
           array[(parse_ident('public.dead_letter_queue.retry_count'))[3], (parse_ident('public.dead_letter_queue.payload'))[3],
                 (parse_ident('public.dead_letter_queue.error_type'))[3], (parse_ident('public.dead_letter_queue.event_type'))[3],
+                (parse_ident('public.dead_letter_queue.error_message'))[3], (parse_ident('public.dead_letter_queue.aggregate_key'))[3],
                 (parse_ident('public.dead_letter_queue.retry_after'))[3]])
 ), shown as (
   select w.name, r.rolname, p.polname, p.polpermissive, x.expression,

@@ -5,12 +5,15 @@
 -- reads: catalogue
 -- covers: J24
 with {{tenant_tables}}
-select distinct t.name as subject, format('%s holds TRUNCATE', r.rolname) as detail, t.relacl::text as witness
+select t.name as subject, format('%s holds TRUNCATE', r.rolname) as detail, t.relacl::text as witness
 from tenant_tables t
 join pg_roles r on r.rolname in ('authenticated', 'anon') and not r.rolsuper
--- itself, or once it is another role (SET ROLE)
-join pg_roles o on pg_has_role(r.oid, o.oid, 'MEMBER') and not o.rolsuper
-where has_table_privilege(o.oid, t.oid, 'TRUNCATE');
+where exists (
+  -- to everybody, to itself, or to another role that it may take (SET ROLE)
+  select from aclexplode(coalesce(t.relacl, acldefault('r', t.relowner))) a
+  left join pg_roles o on o.oid = a.grantee
+  where a.privilege_type = 'TRUNCATE' and o.rolsuper is not true
+    and case a.grantee when 0 then true else pg_has_role(r.oid, a.grantee, 'MEMBER') end);
 
 -- seen:
 with {{tenant_tables}}

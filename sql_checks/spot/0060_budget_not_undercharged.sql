@@ -7,7 +7,7 @@ with moved as (
   -- no page: an operator may have given a budget back by hand. What the release itself charges is drilled (drill/budgets);
   -- a stopped run was refunded what it did not attempt; the first minute of the day may belong to the day before
   select company_id,
-         sum(case when status in ('stopped', 'failed') then success_count + failure_count else target_count end) as items,
+         sum(case when status in ('stopped', 'failed') then success_count::bigint + failure_count else target_count end) as items,
          min(id::text) as run
   from public.replay_runs
   where requested_at >= (date_trunc('day', now() at time zone 'UTC') + interval '1 minute') at time zone 'UTC'

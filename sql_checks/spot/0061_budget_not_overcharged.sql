@@ -4,7 +4,7 @@
 -- severity: warn
 -- covers: G03 G07
 with moved as (
-  select company_id, count(*) as runs, sum(case when status = 'stopped' then success_count + failure_count else target_count end) as items
+  select company_id, count(*) as runs, sum(case when status = 'stopped' then success_count::bigint + failure_count else target_count end) as items
   from public.replay_runs
   where requested_at >= (date_trunc('day', now() at time zone 'UTC') - interval '1 minute') at time zone 'UTC'
     and {{not_excluded}}

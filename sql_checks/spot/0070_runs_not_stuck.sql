@@ -3,7 +3,7 @@
 -- cost: Its items stay `replaying` for ever; nobody can replay them again.
 -- severity: page
 select format('run %s', r.id) as subject,
-       format('started %s, %s of %s items settled, nothing of it is waiting', r.requested_at, r.success_count + r.failure_count,
+       format('started %s, %s of %s items settled, nothing of it is waiting', r.requested_at, r.success_count::bigint + r.failure_count,
               r.target_count) as detail,
        r.company_id::text as witness
 from public.replay_runs r

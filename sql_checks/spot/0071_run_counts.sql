@@ -8,7 +8,7 @@ select format('run %s', id) as subject,
               failure_count, requested_at, completed_at) as detail,
        company_id::text as witness
 from (
-  select *, coalesce(success_count, 0) + coalesce(failure_count, 0) as settled, coalesce(target_count, 0) as targeted
+  select *, coalesce(success_count, 0)::bigint + coalesce(failure_count, 0) as settled, coalesce(target_count, 0) as targeted
   from public.replay_runs where {{not_excluded}} order by requested_at desc {{at_most}}
 ) r
 where success_count < 0 or failure_count < 0 or settled > targeted or status = 'completed' and settled <> targeted

@@ -26,7 +26,9 @@ from neighbours n
 where not n.has_effect and n.before_it = 3
   -- a row that is processed should have its effect
   and not exists (select from public.event_outbox o where o.event_id = n.id and o.processed_at is null)
-  and not exists (select from public.agent_tasks t where t.event_id = n.id)
+  -- one that is not done for an hour is no effect
+  and not exists (select from public.agent_tasks t where t.event_id = n.id
+                  and (t.status = 'failed' or greatest(t.created_at, t.updated_at) > now() - interval '1 hour'))
   and not exists (select from public.dead_letter_queue d where d.event_id = n.id)
 limit 1000;
 

@@ -31,4 +31,13 @@
       || case when body !~ '\m(insert|call|status|state)\M' then '|(processed|dead|finished|delivered)_at"?\s*:?=\s*(now|current_)' else '' end
       -- what names no tenant may get one
       || case when code !~ '_id"? is null' then '|(company|tenant)_id"?\s*:?=\s*''[0-9a-f-]{36}''' else '' end || ')')
+  union all
+  -- the same just after a row came, or it is deleted; one that calls, or writes elsewhere, may have done the work
+  select t.*, 'ends or deletes rows that have just come'
+  from trigger_bodies t
+  join pg_class c on c.oid = t.tgrelid
+  cross join lateral (values ('\s+(only\s+)?("?\w+"?\.)?"?' || lower(c.relname) || '\M[^;]*', '\mid"?\s*=\s*new\."?id\M')) o(own, itself)
+  where tgenabled in ('O', 'A') and tgtype::int & 7 = 5 and body !~ '\m(insert|call|perform|execute|select|exists)\M'
+    and (body ~ ('\mupdate' || own || '\mset\M[^;]*\m(processed|dead|finished|delivered)_at"?\s*=\s*(now|current_|clock_)[^;]*' || itself)
+      or body ~ ('\mdelete\s+from' || own || itself))
 )
