@@ -258,7 +258,7 @@ class HttpDoor:
     @staticmethod
     def _together(calls: Sequence[Callable[[], Answer | NoAnswer]]) -> list[Answer | NoAnswer]:
         with ThreadPoolExecutor(max_workers=len(calls)) as pool:
-            return [f.result(timeout=60) for f in [pool.submit(call) for call in calls]]
+            return [f.result() for f in [pool.submit(call) for call in calls]]  # each has limits of its own
 
     def close(self) -> None:
         for pool in list(self._pools.values()):

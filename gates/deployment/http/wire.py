@@ -27,6 +27,10 @@ QUIET_S = 1.0
 LEAST_S = 0.001
 """The smallest timeout that a socket takes: 0 would not wait, or be refused."""
 READ_LIMIT = 1 << 20
+ENDED = "the connection was closed without an answer"
+UNENDED = (
+    f"no whole answer came within the limits of {WIRE_TIMEOUT_S:g} s, {QUIET_S:g} s of silence and {READ_LIMIT} bytes"
+)
 MOST_ANSWERS = 16
 """The most responses of an exchange: it sends one request, or one more."""
 MOST_PARTS = 2000
@@ -83,7 +87,7 @@ class WireDoor:
         data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + told.body
         received = self._exchange(data, lines[0])
         try:
-            status, headers, body = parsed(received.text)
+            status, headers, body = parsed(received.text, whole=received.closed)
             body = unpacked(body, packing(headers))
         except (h11.RemoteProtocolError, BeyondLimit) as error:
             raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
@@ -117,12 +121,16 @@ class WireDoor:
         return ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
 
 
-def parsed(text: bytes) -> tuple[int, Headers, bytes]:
-    """Status, headers and body of the one response. Raise h11.RemoteProtocolError if it is no HTTP, or truncated."""
-    reader = _reading(text)
+def parsed(text: bytes, *, whole: bool = True) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of the one response. Raise h11.RemoteProtocolError if it is no HTTP, or truncated.
+    whole: whether its sender closed; if not, an answer that has no end but that was cut by our own limits.
+    """
+    reader = _reading(text, whole=whole)
     status, parts = 0, list[bytes]()
     headers: Headers = ()
     while True:
+        if reader.their_state is h11.SEND_RESPONSE and not reader.trailing_data[0]:
+            raise BeyondLimit(ENDED if whole else UNENDED)
         match reader.next_event():
             case h11.Response() as head:
                 status = head.status_code
@@ -131,6 +139,8 @@ def parsed(text: bytes) -> tuple[int, Headers, bytes]:
                 parts.append(bytes(data.data))
             case h11.InformationalResponse():
                 continue
+            case h11.NEED_DATA:
+                raise BeyondLimit(UNENDED)
             case _:
                 return status, headers, b"".join(parts)
 
@@ -154,13 +164,15 @@ def _statuses(text: bytes) -> Iterator[int]:
         text = reader.trailing_data[0]
 
 
-def _reading(text: bytes) -> h11.Connection:
-    """A parser of the response to a request whose sender has closed."""
+def _reading(text: bytes, *, whole: bool = True) -> h11.Connection:
+    """A parser of the response to a request; whole: its sender has closed."""
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_LIMIT)
     reader.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
     reader.send(h11.EndOfMessage())
-    reader.receive_data(text)
-    reader.receive_data(b"")
+    if text:
+        reader.receive_data(text)
+    if whole:
+        reader.receive_data(b"")
     return reader
 
 
