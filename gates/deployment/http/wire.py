@@ -14,7 +14,7 @@ import h11
 
 from gates.deployment.dialect.exchange import on_the_wire, real_head, real_path, understood
 from gates.deployment.http.addresses import reached
-from gates.deployment.http.client import NoAnswer, authority, headers_of, login_of, packing
+from gates.deployment.http.client import ENDED, NoAnswer, authority, headers_of, in_our_words, login_of, packing
 from gates.deployment.http.limits import BeyondLimit, checked_headers, unpacked
 from gates.deployment.http.trace import traced
 from gates.deployment.requests import Answer, Headers, Request
@@ -27,7 +27,6 @@ QUIET_S = 1.0
 LEAST_S = 0.001
 """The smallest timeout that a socket takes: 0 would not wait, or be refused."""
 READ_LIMIT = 1 << 20
-ENDED = "the connection was closed without an answer"
 UNENDED = (
     f"no whole answer came within the limits of {WIRE_TIMEOUT_S:g} s, {QUIET_S:g} s of silence and {READ_LIMIT} bytes"
 )
@@ -85,16 +84,16 @@ class WireDoor:
         lines = [f"{told.method} {self._prefix}{told.path} HTTP/1.1", *(f"{k}: {v}" for k, v in sent)]
         started = time.perf_counter()
         data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + told.body
-        received = self._exchange(data, lines[0])
+        received = self._exchange(data, request.place)
         try:
             status, headers, body = parsed(received.text, whole=received.closed)
             body = unpacked(body, packing(headers))
         except (h11.RemoteProtocolError, BeyondLimit) as error:
-            raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
+            raise NoAnswer(f"{request.place}: {in_our_words(error)}") from error
         answer = Answer(status, headers, body, (time.perf_counter() - started) * 1000)
         return replace(understood(answer, request.method, request.path), trace=trace)
 
-    def _exchange(self, text: bytes, first: str) -> RawAnswer:
+    def _exchange(self, text: bytes, place: str) -> RawAnswer:
         found, closed = b"", False
         ends = time.monotonic() + self._timeout_s
         try:
@@ -103,7 +102,7 @@ class WireDoor:
                 sock.sendall(text)
                 found, closed = _drain(sock, ends)
         except OSError as error:
-            raise NoAnswer(f"{first}: {type(error).__name__}: {error}") from error
+            raise NoAnswer(f"{place}: {in_our_words(error)}") from error
         return RawAnswer(tuple(islice(_statuses(found), MOST_ANSWERS)), found, closed)
 
     def inner_request(self, path: str) -> bytes:
