@@ -16,7 +16,7 @@ PAGE = Answer(502, (), b"<h1>Bad Gateway</h1>", 1.0)
 
 
 class LimitBehind:
-    """What a round asks of its scene: each call moves an item, and is charged wrongly; some answers are lost on the way."""
+    """What a round asks of its scene: each call moves an item and is charged wrongly, and some answers are lost."""
 
     http = property(lambda self: self)
 
