@@ -30,7 +30,7 @@ with suppress(OSError, ValueError):  # OpenSSL reads its settings at import, and
         sys.exit(3)
 
 from gates import cli
-from gates.errors import STAYS
+from gates.errors import STAYS, CannotWork
 
 __all__ = ["main"]
 
@@ -45,7 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (min(1, most) if most >= 0 else 1, most))
     if os.environ.pop("PYTHONINSPECT", ""):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  -- no shell is wanted
-    return left(cli.main(argv))
+    try:
+        return left(cli.main(argv))
+    except Exception as error:  # a command tells its own errors: it could not be loaded
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if most < 0:
+            raise
+        said = f"{type(error).__name__} within a limit of {most >> 20} MB of memory"
+        sys.stderr.write(f"gate: {said}; allowed: room for the gate and its libraries. Raise ulimit -v\n")
+        return CannotWork.exit_code
 
 
 def left(code: int) -> int:

@@ -6,11 +6,11 @@ import datetime as dt
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gates import disk
 from gates.contract.scope import WHOLE, Scope
@@ -22,6 +22,8 @@ from gates.evidence_file import MOST_BYTES, ChainEnd, read_log
 from gates.text import foreign
 from gates.verdict import Action, Decision, Verdict, settle
 
+T = TypeVar("T")
+
 FORMAT = 2
 """2: evidence is chained, and run.json ends the chain."""
 RUN, VERDICT, EVIDENCE = "run.json", "verdict.json", "evidence.ndjson"
@@ -30,6 +32,8 @@ FLAG = "flag"
 UNFINISHED = "the run did not finish"
 MAY_BE_DONE = "whether that was done is not known: see gate flags and the audit rows"
 
+TEXTS = ("run_id", "started_at", "finished_at", "target", "release")
+"""Members of run.json that reports show as they stand."""
 OURS = (*(RUN, VERDICT, EVIDENCE, "companies.txt"), *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"))
 """Files of an earlier run, removed before a new one begins: an old promote must not survive."""
 FOLDERS = ("allure-results", "load", "logs", "pipeline", "state", ".gate-tmp")
@@ -207,22 +211,19 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
         run = _readable(foreign.json_value(disk.read(path, MOST_BYTES), foreign.MOST_MARKS_OWN))
         if not run["finished_at"]:
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
-        policy = Policy.from_json(run["policy"])
-        decided_at = moment(run["decided_at"])
-        action = Action.from_json(run["action"])
-        evidence = read_log(folder / EVIDENCE, typed(ChainEnd(**run["evidence"]))).evidence
-        started_at, finished_at = str(run["started_at"]), str(run["finished_at"])
+        policy = _member(run, "policy", Policy.from_json)
+        decided_at = _member(run, "decided_at", moment)
+        action = _member(run, "action", Action.from_json)
+        end = _member(run, "evidence", lambda found: typed(ChainEnd(**found)))
+        evidence = read_log(folder / EVIDENCE, end).evidence
+        started_at, finished_at = run["started_at"], run["finished_at"]
     except FileNotFoundError as error:
         lost = f"there is no {error.filename}; allowed: the folder of a gate run"
         raise CannotWork(f"{lost}. Run the gate, or name the folder of a run") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        wrong, text = path, f"{type(error).__name__}: {error}"
+    except (OSError, ValueError, RecursionError) as error:
+        wrong, text = path, str(error)
         if isinstance(error, OSError):
             wrong, text = Path(error.filename or path), of_file(error)
-        elif isinstance(error, KeyError):
-            text = f"it has no member {error}"
-        elif isinstance(error, ValueError | TypeError):
-            text = str(error)
         raise CannotWork(f"{wrong}: {text}; allowed: the {wrong.name} of a gate run. Name the folder of one") from error
     verdict = settle(decide(evidence, policy, decided_at), action, started_at, finished_at)
     if decided is not None and verdict != decided:
@@ -233,7 +234,25 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
 
 def _readable(run: JsonValue) -> dict[str, Any]:
     if not isinstance(run, dict):
-        raise TypeError("it is no JSON object, or one that names a member twice")
-    if run["format"] != FORMAT:
+        raise ValueError("it is no JSON object, or one that names a member twice")  # noqa: TRY004  -- of the file
+    if _member(run, "format", str) != str(FORMAT):
         raise ValueError(f"format {run['format']} where {FORMAT} is read: another version of the gate wrote it")
+    for name in TEXTS:
+        _member(run, name, _text)
     return run
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _member(run: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:
+    """A member as `read` reads it. Raise ValueError in words of the file."""
+    if name not in run:
+        raise ValueError(f"it has no member {name!r}")
+    try:
+        return read(run[name])
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"its member {name!r} is not what a gate writes") from error

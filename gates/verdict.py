@@ -364,6 +364,16 @@ def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
+def named(group: Sequence[Finding], behind: int = 0) -> str:
+    """The checks of a group in a few words; behind: how many more it blocks. Of unknowns that share a reason alone,
+    none is the cause.
+    """
+    first, count = group[0].check, len(group) + behind
+    if len(group) > 1 and group[0].outcome == "unknown" and not group[0].symptom:
+        return f"{count} checks, like {first}"
+    return f"{first} and {count - 1} more" if count > 1 else first
+
+
 def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) -> Verdict:
     """The verdict after the action. A promotion that was not carried out becomes a hold; a dry run of another action
     than the decision's counts as none.

@@ -315,8 +315,8 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
         # a service that does one thing at a time, or has one session, gives the held replay up sooner or later
         prompt = answered or (beside.done() and scene.prompt())
         held.commit()
-    held_back = running.result(timeout=10)
-    answer = refused.result(timeout=10)
+    held_back = running.result()
+    answer = refused.result()
     scene.seen.require(still_running or answered, "the held replay ended before its lock was released")
     scene.seen.require(prompt, f"a refusal was not answered in {ANSWERED_S:g} s, and neither was anything else")
     assert answered, (

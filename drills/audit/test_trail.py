@@ -220,7 +220,7 @@ def test_chain_while_another_appends(scene: Scene) -> None:
         scene.somebody_waits(first, within_s=0.3, sessions=len(appended))
         first.commit()
     for one in appended:
-        one.result(timeout=10)
+        one.result()
     _assert_chain(scene, company, at_least=2 + len(appended))
     scene.seen.control("rows were written beside one that was not committed")
 

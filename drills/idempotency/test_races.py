@@ -213,10 +213,10 @@ def test_in_progress(limit: Limit, http: HttpDoor, tenant: str) -> None:
             limit.reset_limit(tenant)
             looks = pool.submit(http.send, dry) if limit.claims("dry-run") else other
             wait([looks], timeout=1 + limit.way_s)
-        first = running.result(timeout=20)
+        first = running.result()
     limit.seen.expect(request, first, 200, control=True)
-    assert other.result(timeout=20).code != "in_progress", "another key, while the first runs, is called in progress"
-    assert looks.result(timeout=20).code != "in_progress", "a dry run, while its key runs, is called in progress"
+    assert other.result().code != "in_progress", "another key, while the first runs, is called in progress"
+    assert looks.result().code != "in_progress", "a dry run, while its key runs, is called in progress"
     assert second is not None, "the same key, while the first runs: no answer in 3 s; due: 409 in_progress at once"
     limit.seen.expect(again, second, 409, "in_progress")
     assert counted is None or counted > 1, f"two requests count {counted} times, one of them refused as in_progress"
@@ -246,7 +246,7 @@ def test_answer_stored_with_its_effect(scene: Scene, tenant: str) -> None:
         scene.seen.require(is_held, "the run of a replay that has just committed could not be held")
         stored = bool(wait([running], timeout=1 + scene.way_s).done)
         scene.seen.require(stored or scene.prompt(), "nothing else was answered promptly either")
-    scene.seen.expect(request, running.result(timeout=20), 200, control=True)
+    scene.seen.expect(request, running.result(), 200, control=True)
     assert stored, "the replay has committed, and is not answered while its run is held: its answer is stored later"
 
 
@@ -301,7 +301,7 @@ def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
             execute(scene.db, "select pg_terminate_backend(%s)", victim)
         except psycopg.errors.InsufficientPrivilege:
             scene.seen.unmet("the login of DATABASE_URL may not end other sessions")
-        first = running.result(timeout=20)
+        first = running.result()
     moved, due = scene.replayed(tenant), 2 if first.status == 200 else 0  # a service may repeat what was cut off
     assert moved == due, f"{moved} outbox rows of a request that was cut off and answered {first.status}; due: {due}"
     scene.seen.require(due or first.status >= 500, f"the request that was cut off was answered {first.status}")

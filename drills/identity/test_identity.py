@@ -6,14 +6,13 @@ from functools import partial
 
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
-from gates.checks.observation import FIXED_PATHS
 from gates.checks.recorder import Observer, check
 from gates.deployment.control import Control
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import contract_path
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.ids import new_id
-from gates.deployment.requests import Answer, Request
+from gates.deployment.requests import FIXED_PATHS, Answer, Request
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
 
@@ -63,7 +62,7 @@ def test_one_release_on_every_instance(target: Target, http: HttpDoor, seen: Obs
     seen.value(", ".join(sorted(releases)), target.release or "one release")
     if not target.release:
         seen.severity = Severity.WARN  # RELEASE is not set: a deployment under way does no harm yet
-    assert len(releases) == 1, f"the instances say different releases: {releases}"
+    assert len(releases) == 1, f"the instances say different releases: {', '.join(sorted(releases))}"
     seen.severity = None
     release = next(iter(releases))
     assert release not in {"", "None"}, "/version names no release"
@@ -76,14 +75,14 @@ def test_version_says_what_it_is(http: HttpDoor, seen: Observer) -> None:
 
     During a half-finished deployment two releases answer under one name.
     """
-    versions: set[tuple[str, ...]] = set()
+    versions: set[str] = set()
     members = sorted({"release", "commit", "schema_version"} - set(current().lacking))
     for request, answer in _over_new_connections(http, "/version"):
         body = seen.expect(request, answer, 200, control=not versions).json()
         missing = [m for m in members if m not in body]
         assert not missing, f"/version does not say {missing}"
-        versions.add(tuple(str(body[m]) for m in members))
-    assert len(versions) == 1, f"the instances say {len(versions)} different versions: {sorted(versions)}"
+        versions.add(", ".join(f"{m} {body[m]}" for m in members))
+    assert len(versions) == 1, f"the instances say {len(versions)} different versions: {'; '.join(sorted(versions))}"
 
 
 @drill("drill/identity/alive-and-ready", covers=("O02",))

@@ -42,7 +42,7 @@ def test_service_login_is_bound(limit: Limit, scene: Scene, tenant: str) -> None
 
         scene.until_true(probe, within_s=PATIENCE_S)
     try:
-        call.result(timeout=20)
+        call.result()
     except NoAnswer as none:
         scene.seen.unmet(f"the call whose row was locked had no answer: {none}")
     scene.seen.require(found, "no session of the database waits for the tenant's row: whose it would be is not seen")

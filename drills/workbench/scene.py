@@ -141,7 +141,7 @@ class Scene(Waiting):
         chosen = doors or (self.http,)
         with ThreadPoolExecutor(max_workers=len(chosen)) as pool:
             sent = [pool.submit(door.burst, list(requests)) for door in chosen]
-            answers = [answer for future in sent for answer in future.result(timeout=60)]
+            answers = [answer for future in sent for answer in future.result()]
         given = [a for a in answers if isinstance(a, Answer)]
         silent = len(answers) - len(given)
         self.seen.require(not silent, f"{silent} of {len(answers)} concurrent requests got no answer")
@@ -183,7 +183,7 @@ class Scene(Waiting):
             assert not moved or release.released.is_set(), f"{moved} items were moved while {what} locked by another"
             self.seen.count()
             release.join(timeout=0.1)
-        return running.result(timeout=10)
+        return running.result()
 
     def read(self, path: str, company: str, label: str) -> Request:
         """A GET of what is the company's, signed by v2."""

@@ -7,14 +7,11 @@ from typing import NoReturn
 
 from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.redaction import hidden, redact, redact_text
-from gates.deployment.requests import BUSY, Answer, Exchange, Request, curl, is_a_firewalls
+from gates.deployment.requests import BUSY, FIXED_PATHS, Answer, Exchange, Request, curl, is_a_firewalls
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity
 from gates.text import foreign
-
-FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
-"""Fixed paths of the contract: a 404 there means that the endpoint is missing, never a company or an item."""
 
 OPERATOR_CODES = ("agents_paused", "feature_disabled")
 """Refusals that a healthy target gives if an operator paused it or switched it off."""
@@ -136,7 +133,7 @@ class Observer:
             raise Unmet(f"{due}{filtered}", by)
         if not right:
             if is_absent(request, answer) and not self._is_there(request, answer, wanted):
-                raise Unmet(f"{_place(request)} answered 404{_of_body(answer)}: the path is not there")
+                raise Unmet(f"{request.place} answered 404{_of_body(answer)}: the path is not there")
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
             unsure = answer.status not in wanted or answer.is_in_front  # which may refuse by the status that is due
             if answer.status in BUSY and unsure and not busy and answer.code != code:
@@ -162,7 +159,7 @@ class Observer:
     def _is_there(self, request: Request, answer: Answer, wanted: tuple[int, ...]) -> bool:
         """Whether the path exists: the last control was answered there, by another method only where that is asked."""
         twin = self.twin.request if self.twin else None
-        if twin is None or _bare(twin) != _bare(request):
+        if twin is None or twin.bare != request.bare:
             return False
         return wanted == (HTTPStatus.METHOD_NOT_ALLOWED,) or bool(answer.code and twin.method == request.method)
 
@@ -207,30 +204,14 @@ def _symptom(exchange: Exchange) -> str:
     """
     answer, request = exchange.answer, exchange.request
     code = f" {answer.code}" if answer.status < 500 and answer.code else ""
-    return f"{request.method} {_route(request)} answered {answer.status}{code}" if code or answer.status >= 500 else ""
-
-
-def _route(request: Request) -> str:
-    path = _bare(request)
-    return next((fixed for fixed in FIXED_PATHS if path.startswith(fixed)), path)
-
-
-def _place(request: Request) -> str:
-    """The endpoint, in the same words whatever is asked of it: reports show what has one reason as one cause."""
-    route = _route(request)
-    return f"{request.method} {route}{'/ID' * (_bare(request) != route)}"
+    return f"{request.method} {request.route} answered {answer.status}{code}" if code or answer.status >= 500 else ""
 
 
 def is_absent(request: Request, answer: Answer) -> bool:
     """Whether nothing answers at the path: a 404 of a fixed path of the contract, or one that a proxy or framework
     gave. A 404 with a `code` at a path with an id is the service's own answer about that id.
     """
-    return answer.status == 404 and (_bare(request) in FIXED_PATHS or not answer.code)
-
-
-def _bare(request: Request) -> str:
-    """The path without its query."""
-    return request.path.partition("?")[0]
+    return answer.status == 404 and (request.bare in FIXED_PATHS or not answer.code)
 
 
 def _wanted(statuses: tuple[int, ...], code: str | None) -> str:

@@ -26,7 +26,7 @@ from gates.checks.progress import EvidenceFile
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.credentials import CheckedTarget, unfit
 from gates.deployment.dialect.current import learn
-from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.redaction import hidden, hide_where_cut
 from gates.deployment.sql.database import told
 from gates.deployment.sql.failures import in_words
@@ -335,7 +335,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, psycopg.Error):
         return text(in_words(error), MOST_REPORT)
     said = text(error, MOST_REPORT).strip() or type(error).__name__
-    if isinstance(error, AssertionError | pytest.fail.Exception | Unmet):
+    if isinstance(error, AssertionError | pytest.fail.Exception | Unmet | NoAnswer):
         return said.partition("\nassert ")[0]
     return f"{type(error).__name__}: {said}"
 

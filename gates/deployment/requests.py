@@ -28,6 +28,9 @@ MOST_CODE = 200
 
 Headers = tuple[tuple[str, str], ...]
 
+FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
+"""Fixed paths of the contract: a 404 there means that the endpoint is missing, never a company or an item."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -38,6 +41,21 @@ class Request:
     headers: Headers = ()
     body: bytes = b""
     label: str = ""
+
+    @property
+    def bare(self) -> str:
+        """The path without its query."""
+        return self.path.partition("?")[0]
+
+    @property
+    def route(self) -> str:
+        """The fixed path of the contract that it is under, else its own."""
+        return next((fixed for fixed in FIXED_PATHS if self.bare.startswith(fixed)), self.bare)
+
+    @property
+    def place(self) -> str:
+        """The endpoint, in the same words whatever is asked of it: reports show what has one reason as one cause."""
+        return f"{self.method} {self.route}{'/ID' * (self.bare != self.route)}"
 
     def with_header(self, name: str, value: str) -> Request:
         """The request with one header replaced (case-insensitive) or added."""

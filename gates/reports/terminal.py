@@ -9,7 +9,7 @@ from gates.evidence import Evidence, JsonValue
 from gates.reports.sentences import beside_causes, brief, percent, recovery_lines, short_list
 from gates.stages.context import Progress
 from gates.text.inert import Terminal
-from gates.verdict import BESIDE, Action, Decision, Finding, Verdict, behind_text, grouped
+from gates.verdict import BESIDE, Action, Decision, Finding, Verdict, behind_text, grouped, named
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
@@ -87,9 +87,8 @@ def _beside(verdict: Verdict, outcome: str, width: int) -> list[str]:
     groups, also = verdict.beside(outcome), BESIDE[outcome]
     lines: list[str] = []
     for group in groups[:MOST_FINDINGS]:
-        first, behind = group[0], verdict.behind(group) + len(group) - 1
-        more = f" and {behind} more" if behind else ""
-        lines += _wrapped(Terminal("{}: {}{}: {}").format(also, first.check, more, first.said), width)
+        names = named(group, verdict.behind(group))
+        lines += _wrapped(Terminal("{}: {}: {}").format(also, names, group[0].said), width)
     left = sum(map(len, groups[MOST_FINDINGS:]))
     return [*lines, *[Terminal("  {}: {} more").format(also, left)] * bool(left)]
 
@@ -118,7 +117,7 @@ def _findings(
     group: Sequence[Finding], promise: str, verdict: Verdict, now: str, *, colour: bool, width: int
 ) -> list[str]:
     finding, behind = group[0], verdict.behind(group)
-    names = finding.check + (f" and {len(group) - 1} more for the same reason" if len(group) > 1 else "")
+    names = named(group) + " for the same reason" * (len(group) > 1)
     tint = "red" if finding.outcome == "fail" else "yellow"
     said = _wrapped(finding.said, width, "      ", "")
     broke = f"promise: {promise}" if promise and finding.outcome == "fail" else ""

@@ -3,6 +3,7 @@
 Locust must be imported before this module: psycopg picks its waiting function when it is imported.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,8 @@ ITEM_TYPE = "load.replayed"
 POLL_S = 0.25
 END_POLL_S = 0.05
 """The poll interval after the load, when the run only waits."""
+MOST_BY_CHANCE = 0.001
+"""The most likely chance of so many companies whose replays all fail, at the rate at which those of others do."""
 MOST_REFUSED = 3
 SETTLE_S = 5.0
 DRAIN_S = 5.0
@@ -237,12 +240,19 @@ class BacklogPoller:
 
     def _look_for_failing(self, replays: Mapping[str, tuple[int, int]]) -> None:
         """Companies that alone got no answer as expected, to none of their calls, though they may replay. The others
-        are the control. replays: by company, answers as expected and others.
+        are the control: where theirs fail so often that chance makes such a company, it is not known whether there is
+        one. replays: by company, answers as expected and others.
         """
         metric = "companies_failing"
         failing = [one for one, (good, bad) in replays.items() if not good and bad >= REPLAYS_EACH]
         if self._connection is None or self.error or sum(good > 0 for good, _ in replays.values()) <= len(failing):
             self.unread[metric] = "replays were answered as expected for few of the companies of this run, or for none"
+            return
+        good, bad = (sum(fared[i] for fared in replays.values() if fared[0]) for i in (0, 1))
+        by_chance = len(replays) * (bad / (good + bad or 1)) ** REPLAYS_EACH
+        if failing and by_chance ** len(failing) / math.factorial(len(failing)) > MOST_BY_CHANCE:
+            said = f"{bad} of {good + bad} replays of other companies failed, too"
+            self.unread[metric] = f"{said}: that {len(failing)} of {len(replays)} got none may be chance"
             return
         try:
             flags = execute(self._connection, sql(FOLDER / "flags_of.sql"), failing)

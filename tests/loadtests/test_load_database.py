@@ -269,7 +269,9 @@ def test_what_an_operator_switches_off_is_noted(change: str, said: str, db: Conn
 
 
 def test_a_company_whose_replays_all_fail_is_named(db: Connection, migrated_url: str) -> None:
-    """Three of three, while others' succeed, and though it may replay; without a success there is no control."""
+    """Three of three, while others' succeed, and though it may replay; without a success there is no control. Where
+    others' replays fail at random, such a company may be chance, which rolls nothing back.
+    """
     for key in ("outbox.enabled", "dlq.replay.enabled"):
         execute(db, "delete from public.feature_flags where key = %s", key)
         execute(db, "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 100)", key)
@@ -277,8 +279,11 @@ def test_a_company_whose_replays_all_fail_is_named(db: Connection, migrated_url:
     execute(
         db, "insert into public.feature_flags (key, company_id, enabled) values ('dlq.replay.enabled', %s, false)", off
     )
-    fared = {failing: (0, 3), off: (0, 3), once: (0, 1), fine: (3, 0), other: (1, 2)}
-    for replays, count in ((fared | {"x": (1, 0)}, 1.0), ({failing: (0, 3)}, None)):
+    fared = {failing: (0, 3), off: (0, 3), once: (0, 1), fine: (3, 0), other: (3, 0)}
+    many = {failing: (0, 3)} | {f"company {n}": (3, 0) for n in range(900)}
+    random = many | {f"unlucky {n}": (1, 2) for n in range(60)}
+    told = [(fared | {"x": (1, 0)}, 1.0), ({failing: (0, 3)}, None), (fared | {other: (1, 2)}, None)]
+    for replays, count in (*told, (many, 1.0), (random, None)):
         watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
         watch.poll()
         watch.finish(Acknowledged(), replays)

@@ -43,6 +43,9 @@ NOT_ASKED = (
     " service end each answer where it says so (RFC 9112, 6.3)"
 )
 
+ENDED = "the connection was closed without an answer"
+CLOSED = ("Server disconnected without sending a response", "peer unexpectedly closed connection")
+
 IDLE_ENDS = (b"HTTP/1.1 408", b"HTTP/1.0 408")
 """How some servers end a connection that is idle (RFC 9110, 15.5.9)."""
 
@@ -191,7 +194,7 @@ class HttpDoor:
     def send(self, request: Request, *, timeout_s: float | None = None) -> Answer:
         """Send one request. Raise NoAnswer if there was no answer; milliseconds are from send to the last byte."""
         if not self.base_url:
-            raise NoAnswer(f"{request.method} {request.path}: BASE_URL is not set")
+            raise NoAnswer(f"{request.place}: BASE_URL is not set")
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             if self._as_it_is:
@@ -200,10 +203,10 @@ class HttpDoor:
             answer = self._exchange(_built(self.base_url, told, limit_s), limit_s)
             answer = replace(understood(answer, request.method, request.path), trace=trace)
         except BeyondLimit as beyond:
-            raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
+            raise NoAnswer(f"{request.place}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:
             hint = next((meant for said, meant in HINTS.items() if said in str(error)), "")
-            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}{hint}") from error
+            raise NoAnswer(f"{request.place}: {in_our_words(error)}{hint}") from error
         if self._heard:
             self._heard(request, answer)
         return answer
@@ -258,7 +261,7 @@ class HttpDoor:
     @staticmethod
     def _together(calls: Sequence[Callable[[], Answer | NoAnswer]]) -> list[Answer | NoAnswer]:
         with ThreadPoolExecutor(max_workers=len(calls)) as pool:
-            return [f.result(timeout=60) for f in [pool.submit(call) for call in calls]]
+            return [f.result() for f in [pool.submit(call) for call in calls]]  # each has limits of its own
 
     def close(self) -> None:
         for pool in list(self._pools.values()):
@@ -269,6 +272,12 @@ class HttpDoor:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def in_our_words(error: Exception) -> str:
+    """Why there is no answer, without the classes of a library, and without a full stop."""
+    said = str(error).strip().rstrip(".")
+    return ENDED if said in CLOSED else said or type(error).__name__
 
 
 def _behind(response: Any) -> bytes:

@@ -14,7 +14,7 @@ import h11
 
 from gates.deployment.dialect.exchange import on_the_wire, real_head, real_path, understood
 from gates.deployment.http.addresses import reached
-from gates.deployment.http.client import NoAnswer, authority, headers_of, login_of, packing
+from gates.deployment.http.client import ENDED, NoAnswer, authority, headers_of, in_our_words, login_of, packing
 from gates.deployment.http.limits import BeyondLimit, checked_headers, unpacked
 from gates.deployment.http.trace import traced
 from gates.deployment.requests import Answer, Headers, Request
@@ -27,6 +27,9 @@ QUIET_S = 1.0
 LEAST_S = 0.001
 """The smallest timeout that a socket takes: 0 would not wait, or be refused."""
 READ_LIMIT = 1 << 20
+UNENDED = (
+    f"no whole answer came within the limits of {WIRE_TIMEOUT_S:g} s, {QUIET_S:g} s of silence and {READ_LIMIT} bytes"
+)
 MOST_ANSWERS = 16
 """The most responses of an exchange: it sends one request, or one more."""
 MOST_PARTS = 2000
@@ -81,16 +84,16 @@ class WireDoor:
         lines = [f"{told.method} {self._prefix}{told.path} HTTP/1.1", *(f"{k}: {v}" for k, v in sent)]
         started = time.perf_counter()
         data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + told.body
-        received = self._exchange(data, lines[0])
+        received = self._exchange(data, request.place)
         try:
-            status, headers, body = parsed(received.text)
+            status, headers, body = parsed(received.text, whole=received.closed)
             body = unpacked(body, packing(headers))
         except (h11.RemoteProtocolError, BeyondLimit) as error:
-            raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
+            raise NoAnswer(f"{request.place}: {in_our_words(error)}") from error
         answer = Answer(status, headers, body, (time.perf_counter() - started) * 1000)
         return replace(understood(answer, request.method, request.path), trace=trace)
 
-    def _exchange(self, text: bytes, first: str) -> RawAnswer:
+    def _exchange(self, text: bytes, place: str) -> RawAnswer:
         found, closed = b"", False
         ends = time.monotonic() + self._timeout_s
         try:
@@ -99,7 +102,7 @@ class WireDoor:
                 sock.sendall(text)
                 found, closed = _drain(sock, ends)
         except OSError as error:
-            raise NoAnswer(f"{first}: {type(error).__name__}: {error}") from error
+            raise NoAnswer(f"{place}: {in_our_words(error)}") from error
         return RawAnswer(tuple(islice(_statuses(found), MOST_ANSWERS)), found, closed)
 
     def inner_request(self, path: str) -> bytes:
@@ -117,12 +120,16 @@ class WireDoor:
         return ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
 
 
-def parsed(text: bytes) -> tuple[int, Headers, bytes]:
-    """Status, headers and body of the one response. Raise h11.RemoteProtocolError if it is no HTTP, or truncated."""
-    reader = _reading(text)
+def parsed(text: bytes, *, whole: bool = True) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of the one response. Raise h11.RemoteProtocolError if it is no HTTP, or truncated.
+    whole: whether its sender closed; if not, an answer that has no end but that was cut by our own limits.
+    """
+    reader = _reading(text, whole=whole)
     status, parts = 0, list[bytes]()
     headers: Headers = ()
     while True:
+        if reader.their_state is h11.SEND_RESPONSE and not reader.trailing_data[0]:
+            raise BeyondLimit(ENDED if whole else UNENDED)
         match reader.next_event():
             case h11.Response() as head:
                 status = head.status_code
@@ -131,6 +138,8 @@ def parsed(text: bytes) -> tuple[int, Headers, bytes]:
                 parts.append(bytes(data.data))
             case h11.InformationalResponse():
                 continue
+            case h11.NEED_DATA:
+                raise BeyondLimit(UNENDED)
             case _:
                 return status, headers, b"".join(parts)
 
@@ -154,13 +163,15 @@ def _statuses(text: bytes) -> Iterator[int]:
         text = reader.trailing_data[0]
 
 
-def _reading(text: bytes) -> h11.Connection:
-    """A parser of the response to a request whose sender has closed."""
+def _reading(text: bytes, *, whole: bool = True) -> h11.Connection:
+    """A parser of the response to a request; whole: its sender has closed."""
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_LIMIT)
     reader.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
     reader.send(h11.EndOfMessage())
-    reader.receive_data(text)
-    reader.receive_data(b"")
+    if text:
+        reader.receive_data(text)
+    if whole:
+        reader.receive_data(b"")
     return reader
 
 

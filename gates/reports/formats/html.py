@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from gates.contract.remedies import remedy_of
 from gates.evidence import JsonValue, shown_time
@@ -18,7 +19,7 @@ from gates.reports.sentences import brief, percent, recovery_lines, short_list
 from gates.stages.suite import ROOT
 from gates.text.inert import Html
 from gates.text.quantity import with_unit
-from gates.verdict import BESIDE, Finding, Verdict, behind_text, blocked_by_cause, grouped
+from gates.verdict import BESIDE, Finding, Verdict, behind_text, blocked_by_cause, grouped, named
 
 MOST_WITNESS = 6000
 MOST_CARDS, MOST_LINES = 10, 12
@@ -113,7 +114,7 @@ class Causes:
     def told(self, groups: Sequence[Group], most: int = MOST_CARDS) -> Html:
         """The first causes in full, every other one on a line; of many lines the last are folded."""
         known = [g for g in groups if all(f.check in self._rows for f in g)]
-        cards = NOTHING.join(self._card([self._rows[f.check] for f in g], self._behind(g)) for g in known[:most])
+        cards = NOTHING.join(self._card(g) for g in known[:most])
         lines = [self._line(g) for g in known[most:]]
         shown, folded = (NOTHING.join(part) for part in (lines[:MOST_LINES], lines[MOST_LINES:]))
         listed = cards + (Html("<ul>{}</ul>\n").format(shown) if shown else NOTHING)
@@ -121,14 +122,17 @@ class Causes:
         return listed + (more.format(len(lines) - MOST_LINES, folded) if folded else NOTHING)
 
     def _line(self, group: Group) -> Html:
-        first, more = self._rows[group[0].check], len(group) - 1 + self._behind(group)
-        others = Html(" and {} more").format(more) if more else NOTHING
-        return Html('<li>{} <a href="#{}">{}</a>{}: {}</li>').format(
-            outcome(first.outcome), first.anchor, first.check, others, first.message or first.compared
+        first = self._rows[group[0].check]
+        before, _, after = named(group, self._behind(group)).partition(first.check)
+        return Html('<li>{} {}<a href="#{}">{}</a>{}: {}</li>').format(
+            outcome(first.outcome), before, first.anchor, first.check, after, first.message or first.compared
         )
 
-    def _card(self, group: Sequence[Row], behind: int) -> Html:
-        row, others = group[0], group[1:]
+    def _card(self, group: Group) -> Html:
+        row, *others = (self._rows[f.check] for f in group)
+        behind = self._behind(group)
+        before = named(group).partition(row.check)[0]
+        about = replace(row, claim="", cost="") if before else row  # one check's promise is not what they share
         remedy = remedy_of(row.check, row.outcome, self._verdict.contract, seen=row.message)
         do = Html('<p class="do"><b>What to do:</b> {} More: <code>gate explain {}</code></p>').format(
             Html.prose(remedy), row.check
@@ -137,18 +141,20 @@ class Causes:
         alike = Html("<details><summary>and {} more for the same reason</summary><p>{}</p></details>")
         show = Html('<p class="claim">{}. <button type="button" data-filter="cause:{}">Show them</button></p>')
         return Html(
-            '<article class="finding {}" id="why-{}"><h3>{} <a href="#why-{}">{}</a></h3><p>{}</p>{}{}{}{}</article>\n'
+            '<article class="finding {}" id="why-{}"><h3>{} {}<a href="#why-{}">{}</a></h3>'
+            "<p>{}</p>{}{}{}{}</article>\n"
         ).format(
             row.outcome,
             row.anchor,
             outcome(row.outcome),
+            before,
             row.anchor,
             row.check,
             Html.prose(row.message or row.compared),
             alike.format(len(others), names) if others else NOTHING,
             show.format(behind_text(behind).capitalize(), row.check) if behind else NOTHING,
             do if remedy else NOTHING,
-            _about(row) + _folded("The query", query_of(row.check)),
+            _about(about) + _folded("The query", query_of(row.check)),
         )
 
 

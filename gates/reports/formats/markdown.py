@@ -10,7 +10,7 @@ from gates.reports.formats.rows import Row, proof_of
 from gates.reports.sentences import beside_causes, brief, recovery_lines, short_list
 from gates.text.inert import Markdown
 from gates.text.quantity import with_unit
-from gates.verdict import BESIDE, UNDECIDED, Verdict, behind_text, grouped
+from gates.verdict import BESIDE, UNDECIDED, Verdict, behind_text, grouped, named
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
@@ -100,7 +100,6 @@ def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
     lines = [EMPTY, *head("check", "outcome", "observed", "allowed", "what was seen", "what it costs", "what to do")]
     groups = grouped(deciding)
     for one, *others in groups[:MOST_ROWS]:
-        names = Markdown("{} and {} more").format(one.check, len(others)) if others else one.check
         numbers = ["" if v is None else with_unit(v, one.unit) for v in (one.observed, one.limit)]
         cost = costs.get(one.check, "") if one.outcome == "fail" else ""
         behind = verdict.behind([one, *others])
@@ -108,7 +107,7 @@ def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
         lines.append(
             Markdown.row(
                 (
-                    names,
+                    named([one, *others]),
                     one.outcome,
                     *numbers,
                     seen,

@@ -9,7 +9,7 @@ from gates.reports.formats.format import Format, ReportSource
 from gates.reports.sentences import brief
 from gates.text.inert import Slack
 from gates.text.quantity import with_unit
-from gates.verdict import Finding, Verdict, behind_text, grouped
+from gates.verdict import Finding, Verdict, behind_text, grouped, named
 
 SIGNS = {
     "promote": Slack(":large_green_circle:"),
@@ -56,11 +56,10 @@ def slack(source: ReportSource) -> str:
 def _cause(group: Sequence[Finding], verdict: Verdict, now: Slack) -> Slack:
     """One cause: what was seen, how much stands behind it, what to do; now: what has been said of that before."""
     first, behind = group[0], verdict.behind(group)
-    more = Slack(" and {} more").format(len(group) - 1) if len(group) > 1 else Slack("")
     remedy = Slack.prose(remedy_of(first.check, first.outcome, verdict.contract, seen=first.message))
     do = "" if remedy in now else remedy
     told = filter(None, (first.said[:200], behind_text(behind).capitalize() if behind else "", do))
-    return Slack("• {}{} {}: {}").format(first.check[:MOST_PART], more, first.outcome, Slack(". ").join(told))
+    return Slack("• {} {}: {}").format(named(group)[:MOST_PART], first.outcome, Slack(". ").join(told))
 
 
 def message(text: Slack, blocks: Sequence[JsonValue]) -> str:

@@ -197,7 +197,7 @@ def test_a_connection_that_ends_as_it_is_used_again_has_nothing_behind_it() -> N
 
     with accepting(once) as url, HttpDoor(url) as door:
         assert door.send(HEALTH).body == b"0"
-        with pytest.raises(NoAnswer, match="disconnected without"):
+        with pytest.raises(NoAnswer, match="closed without an answer"):
             door.send(HEALTH)
 
 

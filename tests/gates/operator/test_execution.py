@@ -36,6 +36,30 @@ def test_what_the_machine_does_not_give_is_no_internal_error(error: str, code: i
     assert said in done.stderr
 
 
+UNLOADED = """
+import resource, sys
+from gates import cli
+from gates.__main__ import main
+
+def load(_argv):
+    raise SystemError("error return without exception set")
+
+cli.main = load
+resource.setrlimit(resource.RLIMIT_AS, ({most}, -1))
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("most", "code"), [(2**32, 4), (-1, 1)])
+def test_a_command_that_finds_no_memory_to_be_loaded_says_so(most: int, code: int) -> None:
+    """Libraries that find no memory at their import raise anything; without a limit of memory it is a bug."""
+    words = [sys.executable, "-c", UNLOADED.format(most=most)]
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "within a limit of 4096 MB of memory" in done.stderr) == (code, code == 4), done.stderr
+    assert ("Traceback" in done.stderr) is (code == 1)
+
+
 CANCELLED = """
 import signal, sys, threading
 from gates import past_decisions

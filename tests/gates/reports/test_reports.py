@@ -289,6 +289,23 @@ def test_the_page_counts_what_is_blocked_as_the_terminal_does() -> None:
         assert "one cause, 2 checks behind it" in text.lower()
 
 
+def test_unknowns_that_share_a_reason_alone_are_counted_and_none_leads() -> None:
+    """A path that is missing is no matter of tokens, though a check of tokens is the first that met it."""
+    ids = ("drill/tokens/expired", "drill/tokens/alg-none", "drill/outbox/order")
+    why = "GET /dlq-replay/ID answered 404: the path is not there"
+    found = tuple(Finding(one, "unknown", "page", Effect.HOLD, why) for one in ids)
+    verdict = Verdict(Decision.HOLD, "why", counts=Counts(1, 0, 3), findings=found)
+    seen, catalogue = [Evidence(one, Outcome.UNKNOWN, why) for one in ids], [spec(one) for one in ids]
+    heads = "3 checks, like drill/tokens/expired"
+    assert f"unknown {heads} for the same reason" in verdict_text(verdict, colour=False)
+    for kind in ("html", "markdown", "slack"):
+        text = reports.render(kind, verdict, seen, catalogue, {})
+        assert heads in re.sub("<a [^>]*>", "", text), kind
+        assert "Promise: " not in text.partition('<details class="group"')[0], kind
+    led = (dataclasses.replace(found[0], symptom="s", outcome="fail"), *found[1:])
+    assert "3 checks, like" not in verdict_text(dataclasses.replace(verdict, findings=led), colour=False)
+
+
 def test_the_terminal_is_plain_without_colour() -> None:
     """No escape sequence where colour is off; one line a stage."""
     line = progress_line(Progress("drill", 10, 1, 2, 20, 3.25, done=True), colour=False)

@@ -147,7 +147,7 @@ PAGE = Reply(200, (("Content-Type", "text/html; charset=utf-8"),), b"<!DOCTYPE h
 ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "refused": (_nobody, "refused"),
     "unknown name": (_unknown_name, "no-such-host.invalid"),
-    "silent": (_silent, "Timeout"),
+    "silent": (_silent, "timed out"),
     "no TLS": (answering(Reply(200), "https"), "SSL"),
     "old TLS": (_of_old_tls, "TLS 1.0 or 1.1 alone"),
     "an authority of one's own": (_signed_by_itself, "name the authority's file in SSL_CERT_FILE"),
