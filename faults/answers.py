@@ -9,7 +9,7 @@ from starlette.types import Message, Receive
 
 from faults.altered import around
 from faults.catalogue import service
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from faults.requests import App
 from replay_service.body import read_body
 from replay_service.composition import build_parts
@@ -39,13 +39,9 @@ def _nameless(of: Callable[[str, int], bool]) -> Callable[[Settings], Parts]:
     return lambda settings: dataclasses.replace(build_parts(settings), wrap=wrap)
 
 
-@service(
-    "A refusal by the rate limit has no X-Request-Id.",
-    lambda p: "x-request-id" not in _limited(p),
-    ("drill/ledger/answers-add-up",),
-    names=("X-Request-Id",),
-)
+@service(lambda p: "x-request-id" not in _limited(p), "drill/ledger/answers-add-up", "X-Request-Id")
 def limited_calls_have_no_request_id(settings: Settings) -> Parts:
+    """A refusal by the rate limit has no X-Request-Id."""
     return _nameless(lambda _path, status: status == 429)(settings)
 
 
@@ -54,24 +50,16 @@ def _limited(probe: Probe) -> Mapping[str, str]:
         return [probe.replay(company, dry_run=True) for _ in range(4)][-1].headers
 
 
-@service(
-    "The pages that anyone may read have no X-Request-Id.",
-    lambda p: "x-request-id" not in p.get("/metrics").headers,
-    ("drill/http-surface/request-ids",),
-    names=("X-Request-Id",),
-)
+@service(lambda p: "x-request-id" not in p.get("/metrics").headers, "drill/http-surface/request-ids", "X-Request-Id")
 def pages_have_no_request_id(settings: Settings) -> Parts:
+    """The pages that anyone may read have no X-Request-Id."""
     return _nameless(lambda path, _status: path.endswith(("/metrics", "/openapi.json")))(settings)
 
 
-@service(
-    "The problem document of a refusal by a pause names another status than its answer, where a token is sent.",
-    runs("faults.answers:pauses_of_tokens_name_another_status"),
-    ("drill/ledger/answers-add-up",),
-    names=("status member",),
-)
+@service(None, "drill/ledger/answers-add-up", "status member")
 @around("replay")
 async def pauses_of_tokens_name_another_status(release: Parts, parts: Parts, call: Call) -> Reply:
+    """The problem document of a refusal by a pause names another status than its answer, where a token is sent."""
     try:
         return await release.replay(parts, call)
     except Refusal as refusal:
@@ -81,12 +69,13 @@ async def pauses_of_tokens_name_another_status(release: Parts, parts: Parts, cal
 
 
 @service(
-    "The body of an event has no limit: only a replay's is measured.",
     lambda p: p.event(NOBODY, payload={"text": "x" * 2_000_000}).status_code != 413,
-    ("drill/http-surface/body-of-1-mebibyte",),
-    names=("413",),
+    "drill/http-surface/body-of-1-mebibyte",
+    "413",
 )
 def bodies_of_events_have_no_limit(settings: Settings) -> Parts:
+    """The body of an event has no limit: only a replay's is measured."""
+
     async def read(headers: RawHeaders, receive: Receive, _timeout_s: float) -> bytes:
         whole = b""
         while (message := await receive())["type"] == "http.request":
@@ -103,16 +92,16 @@ def bodies_of_events_have_no_limit(settings: Settings) -> Parts:
 
 
 @service(
-    "A 404 of a run has no code.",
     lambda p: "code" not in p.read("/dlq-replay/00000000-0000-4000-8000-00000000dead").json(),
-    ("drill/tokens/foreign-run-hidden",),
-    names=("no problem document",),
+    "drill/tokens/foreign-run-hidden",
+    "no problem document",
     decision="hold",
 )
 @around("read_run")
 async def runs_that_are_not_found_have_no_code(
     release: Parts, parts: Parts, call: Call, signed_path: bytes, run_id: str
 ) -> Reply:
+    """A 404 of a run has no code."""
     try:
         return await release.read_run(parts, call, signed_path, run_id)
     except Refusal as refusal:
@@ -121,14 +110,10 @@ async def runs_that_are_not_found_have_no_code(
         return Reply(404, {"title": "Not found", "status": 404, "detail": refusal.detail})
 
 
-@service(
-    "A dry run that the rate limit refuses has no Retry-After.",
-    lambda p: "retry-after" not in _limited(p),
-    ("drill/rate-limit/retry-after",),
-    names=("Retry-After",),
-)
+@service(lambda p: "retry-after" not in _limited(p), "drill/rate-limit/retry-after", "Retry-After")
 @around("replay")
 async def limited_dry_runs_have_no_retry_after(release: Parts, parts: Parts, call: Call) -> Reply:
+    """A dry run that the rate limit refuses has no Retry-After."""
     try:
         return await release.replay(parts, call)
     except Refusal as refusal:
@@ -137,15 +122,10 @@ async def limited_dry_runs_have_no_retry_after(release: Parts, parts: Parts, cal
         raise
 
 
-@service(
-    "A read that the database refuses quotes the database.",
-    runs("faults.answers:reads_quote_the_database"),
-    ("drill/ledger/no-error-shows-insides",),
-    names=("shows",),
-    production=False,
-)
+@service(None, "drill/ledger/no-error-shows-insides", "shows", production=False)
 @around("read_run")
 async def reads_quote_the_database(release: Parts, parts: Parts, call: Call, signed_path: bytes, run_id: str) -> Reply:
+    """A read that the database refuses quotes the database."""
     try:
         return await release.read_run(parts, call, signed_path, run_id)
     except psycopg.Error as error:

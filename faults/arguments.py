@@ -39,14 +39,10 @@ def _shown(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
         return len(probe.replay(company, dry_run=True, **fields).json()["items"])
 
 
-@service(
-    "A dry run does not check `outbox.enabled`.",
-    lambda p: _dry_while_off(p) == 200,
-    ("drill/ledger/refused-however-asked",),
-    names=("feature_disabled",),
-)
+@service(lambda p: _dry_while_off(p) == 200, "drill/ledger/refused-however-asked", "feature_disabled")
 @around("read_flags", of=remembering)
 async def dry_runs_ask_no_outbox(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    """A dry run does not check `outbox.enabled`."""
     flags = await release.read_flags(conn, company_id)
     return dataclasses.replace(flags, outbox_enabled=True) if is_dry() else flags
 
@@ -57,33 +53,21 @@ def _dry_while_off(probe: Probe) -> int:
         return probe.replay(company, dry_run=True).status_code
 
 
-@service(
-    "`force` drops the `error_type` filter, too.",
-    lambda p: _shown(p, {"error_type": "other"}, force=True, error_type="wanted") == 1,
-    TOGETHER,
-    names=("error_type",),
-)
+@service(lambda p: _shown(p, {"error_type": "other"}, force=True, error_type="wanted") == 1, TOGETHER, "error_type")
 def force_lifts_the_error_type(settings: Settings) -> Parts:
+    """`force` drops the `error_type` filter, too."""
     return requesting(settings, lambda r: dataclasses.replace(r, error_type=None) if r.force else r)
 
 
-@service(
-    "`force` drops the tenant filter, too: a replay takes the items of every tenant.",
-    lambda p: _shown_of_another(p, force=True) == 1,
-    (OTHERS,),
-    names=("another tenant", "force"),
-)
+@service(lambda p: _shown_of_another(p, force=True) == 1, OTHERS, ("another tenant", "force"))
 def force_lifts_the_tenant(settings: Settings) -> Parts:
+    """`force` drops the tenant filter, too: a replay takes the items of every tenant."""
     return altered(settings, "pick_items", (f"{OF_TENANT}\n", f"(%(force)s OR {OF_TENANT})\n"))
 
 
-@service(
-    "With `error_type`, a replay takes items of every tenant.",
-    lambda p: _shown_of_another(p, error_type="wanted") == 1,
-    (OTHERS,),
-    names=("another tenant", "error_type"),
-)
+@service(lambda p: _shown_of_another(p, error_type="wanted") == 1, OTHERS, ("another tenant", "error_type"))
 def error_type_of_every_tenant(settings: Settings) -> Parts:
+    """With `error_type`, a replay takes items of every tenant."""
     either = f"({OF_TENANT} OR %(error_type)s::text IS NOT NULL)\n"
     return altered(settings, "pick_items", (f"{OF_TENANT}\n", either))
 
@@ -96,23 +80,15 @@ def _shown_of_another(probe: Probe, **fields: Any) -> int:
         return len({*ids} & {*shown})
 
 
-@service(
-    "A dry run forgets `force`: it shows what is due, and the real run takes the rest, too.",
-    lambda p: _shown(p, LATER, force=True) == 0,
-    TOGETHER,
-    names=("force",),
-)
+@service(lambda p: _shown(p, LATER, force=True) == 0, TOGETHER, "force")
 def dry_run_forgets_force(settings: Settings) -> Parts:
+    """A dry run forgets `force`: it shows what is due, and the real run takes the rest, too."""
     return requesting(settings, lambda r: dataclasses.replace(r, force=False) if r.dry_run else r)
 
 
-@service(
-    "A dry run checks the daily budget only, not the monthly one.",
-    lambda p: _without_a_month(p) == 200,
-    ("drill/dry-run/no-monthly-budget-like-real",),
-    names=("429", "dry"),
-)
+@service(lambda p: _without_a_month(p) == 200, "drill/dry-run/no-monthly-budget-like-real", ("429", "dry"))
 def dry_run_knows_no_month(settings: Settings) -> Parts:
+    """A dry run checks the daily budget only, not the monthly one."""
     return altered(settings, "read_budget", ("monthly_limit::bigint - CASE", "1000000::bigint - CASE"))
 
 
@@ -122,14 +98,10 @@ def _without_a_month(probe: Probe) -> int:
         return probe.replay(company, dry_run=True).status_code
 
 
-@service(
-    "A replay of named items charges the number of names, not the number of items moved.",
-    lambda p: _charged_for_one_of_two(p) == 2,
-    (f"{BUDGETS}/named-items-are-cut-and-charged",),
-    names=("charged", "named"),
-)
+@service(lambda p: _charged_for_one_of_two(p) == 2, f"{BUDGETS}/named-items-are-cut-and-charged", ("charged", "named"))
 @around("charge", of=remembering)
 async def named_items_are_charged_whole(release: Parts, conn: Connection, company_id: str, items: int) -> None:
+    """A replay of named items charges the number of names, not the number of items moved."""
     request = REQUEST.get()
     named = len(request.dlq_ids or ()) if request else 0
     await release.charge(conn, company_id, named or items)
@@ -144,44 +116,32 @@ def _charged_for_one_of_two(probe: Probe) -> int:
 
 
 @service(
-    "Spaces around an `error_type` are trimmed before it is compared.",
     lambda p: _shown(p, {"error_type": "wanted"}, error_type=" wanted ") == 1,
-    ("drill/safety-rails/pattern-prefix",),
-    names=("error_type",),
+    "drill/safety-rails/pattern-prefix",
+    "error_type",
 )
 def error_type_is_trimmed(settings: Settings) -> Parts:
+    """Spaces around an `error_type` are trimmed before it is compared."""
     change = ("error_type = %(error_type)s::text)", "error_type = btrim(%(error_type)s::text))")
     return altered(settings, "pick_items", change)
 
 
-@service(
-    "Only the first 64 characters of an `error_type` are compared.",
-    lambda p: _shown(p, {"error_type": f"{'w' * 64}a"}, error_type=f"{'w' * 64}b") == 1,
-    TOGETHER,
-    names=("error_type",),
-)
+@service(lambda p: _shown(p, {"error_type": f"{'w' * 64}a"}, error_type=f"{'w' * 64}b") == 1, TOGETHER, "error_type")
 def error_types_are_alike_in_64_characters(settings: Settings) -> Parts:
+    """Only the first 64 characters of an `error_type` are compared."""
     alike = ("error_type = %(error_type)s::text", "left(error_type, 64) = left(%(error_type)s::text, 64)")
     return altered(settings, "pick_items", alike)
 
 
-@service(
-    "With `dlq_ids`, `error_type` is matched as a pattern: items of other error types are taken, too.",
-    lambda p: _named(p, {"error_type": "Wanted"}, error_type="%anted") == 1,
-    TOGETHER,
-    names=("error_type",),
-)
+@service(lambda p: _named(p, {"error_type": "Wanted"}, error_type="%anted") == 1, TOGETHER, "error_type")
 def named_items_match_a_pattern(settings: Settings) -> Parts:
+    """With `dlq_ids`, `error_type` is matched as a pattern: items of other error types are taken, too."""
     return altered(settings, "pick_items_by_id", ("error_type = %(error_type)s", "error_type LIKE %(error_type)s"))
 
 
-@service(
-    "A named item may be retried five times, whatever its row allows.",
-    lambda p: _named(p, {"retry_count": 7, "max_retries": 9}) == 0,
-    TOGETHER,
-    names=("items",),
-)
+@service(lambda p: _named(p, {"retry_count": 7, "max_retries": 9}) == 0, TOGETHER, "items")
 def named_items_have_five_retries(settings: Settings) -> Parts:
+    """A named item may be retried five times, whatever its row allows."""
     return altered(settings, "pick_items_by_id", ("retry_count < max_retries", "retry_count < least(max_retries, 5)"))
 
 
@@ -192,23 +152,15 @@ def _named(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
         return len(probe.replay(company, dry_run=True, dlq_ids=ids, **fields).json()["items"])
 
 
-@service(
-    "A named item is not locked: one that is discarded at that moment is replayed all the same.",
-    lambda p: _discarded_meanwhile(p, is_named=True) == "replaying",
-    (DISCARDED,),
-    names=("discarded while",),
-)
+@service(lambda p: _discarded_meanwhile(p, is_named=True) == "replaying", DISCARDED, "discarded while")
 def named_items_are_not_locked(settings: Settings) -> Parts:
+    """A named item is not locked: one that is discarded at that moment is replayed all the same."""
     return altered(settings, "pick_items_by_id", ("  FOR UPDATE SKIP LOCKED\n", ""))
 
 
-@service(
-    "A selected item is not locked: one that is discarded at that moment is replayed all the same.",
-    lambda p: _discarded_meanwhile(p, is_named=False) == "replaying",
-    (DISCARDED,),
-    names=("discarded while",),
-)
+@service(lambda p: _discarded_meanwhile(p, is_named=False) == "replaying", DISCARDED, "discarded while")
 def picked_items_are_not_locked(settings: Settings) -> Parts:
+    """A selected item is not locked: one that is discarded at that moment is replayed all the same."""
     return altered(settings, "pick_items", ("  FOR UPDATE SKIP LOCKED\n", ""))
 
 
@@ -229,13 +181,9 @@ def _discarded_meanwhile(probe: Probe, *, is_named: bool) -> str:
         return str(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", company))
 
 
-@service(
-    "A dry run counts the budget used in an earlier month against this one.",
-    lambda p: _status_after_a_month(p) == 429,
-    (f"{BUDGETS}/new-month-starts-at-zero",),
-    names=("429", "dry run"),
-)
+@service(lambda p: _status_after_a_month(p) == 429, f"{BUDGETS}/new-month-starts-at-zero", ("429", "dry run"))
 def dry_run_counts_last_month(settings: Settings) -> Parts:
+    """A dry run counts the budget used in an earlier month against this one."""
     past = "CASE WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used ELSE 0 END"
     return altered(settings, "read_budget", (past, "monthly_used"))
 
@@ -250,13 +198,9 @@ def _status_after_a_month(probe: Probe) -> int:
         return probe.replay(company, dry_run=True).status_code
 
 
-@service(
-    "A dry run of a tenant without a budget row makes one.",
-    lambda p: _budget_rows_of_a_dry_run(p) == 1,
-    ("drill/dry-run/writes-nothing",),
-    names=("replay_budgets",),
-)
+@service(lambda p: _budget_rows_of_a_dry_run(p) == 1, "drill/dry-run/writes-nothing", "replay_budgets")
 def dry_run_makes_a_budget(settings: Settings) -> Parts:
+    """A dry run of a tenant without a budget row makes one."""
     release = build_parts(settings)
 
     def kept(conn: Connection, *, keep: bool = True) -> AbstractAsyncContextManager[None]:
@@ -271,16 +215,12 @@ def _budget_rows_of_a_dry_run(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM replay_budgets WHERE company_id = %s", company))
 
 
-@service(
-    "A dry run does not tell which of the named items it would leave.",
-    lambda p: _told_of_a_resolved_item(p) == [],
-    ("drill/dry-run/foreign-ids-hidden",),
-    names=("ineligible",),
-)
+@service(lambda p: _told_of_a_resolved_item(p) == [], "drill/dry-run/foreign-ids-hidden", "ineligible")
 @around("describe")
 async def dry_run_tells_no_ineligible(
     release: Parts, conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int
 ) -> Selection:
+    """A dry run does not tell which of the named items it would leave."""
     found = await release.describe(conn, request, items, limit)
     return dataclasses.replace(found, ineligible=()) if request.dry_run else found
 
@@ -292,24 +232,20 @@ def _told_of_a_resolved_item(probe: Probe, *, of_another: bool = False) -> Any:
 
 
 @service(
-    "Another tenant's items that no replay would take are `ineligible`, which tells that they exist.",
     lambda p: _told_of_a_resolved_item(p, of_another=True) != [],
     ("drill/safety-rails/foreign-ids-not-found", "drill/dry-run/foreign-ids-hidden"),
-    names=("not_found", "ineligible"),
+    ("not_found", "ineligible"),
 )
 def settled_foreign_ids_told(settings: Settings) -> Parts:
+    """Another tenant's items that no replay would take are `ineligible`, which tells that they exist."""
     settled = f"({OF_TENANT} OR status <> 'pending' OR retry_after > now())"
     return altered(settings, "describe_items", (f"WHERE {OF_TENANT}", f"WHERE {settled}"))
 
 
-@service(
-    "With `max`, more than 50 ids are accepted, and those beyond 50 are silently dropped.",
-    lambda p: _takes_51_ids(p),
-    ("drill/safety-rails/dlq-ids-over-50-for-one",),
-    names=("ids",),
-)
+@service(lambda p: _takes_51_ids(p), "drill/safety-rails/dlq-ids-over-50-for-one", "ids")
 @instead_of("read_replay")
 def many_ids_beside_max(raw: bytes) -> ReplayRequest:
+    """With `max`, more than 50 ids are accepted, and those beyond 50 are silently dropped."""
     try:
         return read_replay(raw)
     except Refusal as refusal:
@@ -325,23 +261,15 @@ def _takes_51_ids(probe: Probe) -> bool:
         return probe.replay(company, dlq_ids=ids, max=1, dry_run=True).status_code == 200
 
 
-@service(
-    "A named item whose `max_retries` is 0 may be retried five times.",
-    lambda p: _takes_what_has_no_retry(p),
-    ("drill/dlq/max-retries-is-the-end",),
-    names=("retries left",),
-)
+@service(lambda p: _takes_what_has_no_retry(p), "drill/dlq/max-retries-is-the-end", "retries left")
 def no_retry_is_the_default(settings: Settings) -> Parts:
+    """A named item whose `max_retries` is 0 may be retried five times."""
     return altered(settings, "pick_items_by_id", ("< max_retries", "< coalesce(nullif(max_retries, 0), 5)"))
 
 
-@service(
-    "An item whose `max_retries` is 0 is replayed without limit, unless it is named.",
-    lambda p: _takes_what_has_no_retry(p, named=False),
-    ("drill/dlq/max-retries-is-the-end",),
-    names=("retries left",),
-)
+@service(lambda p: _takes_what_has_no_retry(p, named=False), "drill/dlq/max-retries-is-the-end", "retries left")
 def no_retry_is_no_end(settings: Settings) -> Parts:
+    """An item whose `max_retries` is 0 is replayed without limit, unless it is named."""
     own = "retry_count < max_retries"
     return altered(settings, "pick_items", (own, f"(max_retries = 0 OR {own})"))
 
@@ -352,13 +280,9 @@ def _takes_what_has_no_retry(probe: Probe, *, named: bool = True) -> bool:
         return bool(probe.replay(company, dry_run=True, **(ids if named else {})).json()["items"])
 
 
-@service(
-    "Items are ordered by whole milliseconds: older ones of the same millisecond may come later.",
-    lambda p: _cut_times(p),
-    ("drill/safety-rails/oldest-first",),
-    names=("oldest",),
-)
+@service(lambda p: _cut_times(p), "drill/safety-rails/oldest-first", "oldest")
 def ages_are_cut_to_milliseconds(settings: Settings) -> Parts:
+    """Items are ordered by whole milliseconds: older ones of the same millisecond may come later."""
     ages = ("ORDER BY created_at, id\n  LIMIT", "ORDER BY date_trunc('milliseconds', created_at), id\n  LIMIT")
     return altered(settings, "pick_items", ages)
 
@@ -373,25 +297,21 @@ def _cut_times(probe: Probe) -> bool:
 
 
 @service(
-    "Ids that are not UUIDs of version 4 are refused.",
     lambda p: p.replay("017f22e2-79b0-7cc3-98c4-dc0c0c07398f").status_code == 400,
-    ("drill/safety-rails/all-fields-accepted",),
-    names=("400",),
+    "drill/safety-rails/all-fields-accepted",
+    "400",
 )
 @instead_of("read_replay")
 def uuids_of_one_version(raw: bytes) -> ReplayRequest:
+    """Ids that are not UUIDs of version 4 are refused."""
     request = read_replay(raw)
     if any(one[14] != "4" for one in (request.company_id, *(request.dlq_ids or ()))):
         raise Refusal("invalid_request", "An id is no UUID of version 4.")
     return request
 
 
-@service(
-    "The `error_type` all means every one.",
-    lambda p: bool(_shown(p, {}, error_type="all")),
-    TOGETHER,
-    names=("other types",),
-)
+@service(lambda p: bool(_shown(p, {}, error_type="all")), TOGETHER, "other types")
 def all_is_every_error_type(settings: Settings) -> Parts:
+    """The `error_type` all means every one."""
     asked = "(%(error_type)s::text IS NULL"
     return altered(settings, "pick_items", (asked, f"{asked} OR %(error_type)s::text = 'all'"))

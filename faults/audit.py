@@ -56,12 +56,12 @@ def _limited_rows(probe: Probe) -> int:
 
 
 @service(
-    "Every refusal by the rate limit has a row of its own: a script fills the trail.",
     lambda p: _limited_rows(p) > 3,
     (f"{AUDIT}/rate-limited-once-a-minute", "drill/rate-limit/refusals-audited-once-a-minute"),
-    names=("minute", "rows", "rate_limited"),
+    ("minute", "rows", "rate_limited"),
 )
 def every_limited_audited(settings: Settings) -> Parts:
+    """Every refusal by the rate limit has a row of its own: a script fills the trail."""
     release = build_parts(settings)
 
     class Flooding(RefusalLog):
@@ -74,12 +74,10 @@ def every_limited_audited(settings: Settings) -> Parts:
 
 
 @service(
-    "Of the refusals by a pause or a flag only the first of a minute is audited.",
-    lambda p: paused_rows(p) == 1,
-    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
-    names=("refusal",),
+    lambda p: paused_rows(p) == 1, (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"), "refusal"
 )
 def every_refusal_once_a_minute(settings: Settings) -> Parts:
+    """Of the refusals by a pause or a flag only the first of a minute is audited."""
     release = build_parts(settings)
     noted: set[tuple[str, str]] = set()
 
@@ -101,13 +99,13 @@ def paused_rows(probe: Probe) -> int:
 
 
 @service(
-    "The audit row has the caller's X-Request-Id, the answer another one.",
     lambda p: _audited_id(p, "chosen-by-a-caller") == "chosen-by-a-caller",
-    ("drill/observability/request-id-in-the-trail",),
-    names=("request id",),
+    "drill/observability/request-id-in-the-trail",
+    "request id",
 )
 @around("replay")
 async def audits_the_callers_request_id(release: Parts, parts: Parts, call: Call) -> Reply:
+    """The audit row has the caller's X-Request-Id, the answer another one."""
     given = [value.decode("latin-1") for name, value in call.headers if name.lower() == b"x-request-id"]
     return await release.replay(parts, dataclasses.replace(call, request_id=given[0]) if given else call)
 
@@ -119,26 +117,18 @@ def _audited_id(probe: Probe, chosen: str) -> Any:
         return probe.value("SELECT request_id FROM audit_logs WHERE scope = %s", company)
 
 
-@service(
-    "A forbidden request is audited under the company that it asked for: a stranger fills another's trail.",
-    lambda p: _forbidden_rows(p) > 0,
-    (f"{AUDIT}/refusal-forbidden",),
-    names=("stranger",),
-)
+@service(lambda p: _forbidden_rows(p) > 0, f"{AUDIT}/refusal-forbidden", "stranger")
 @instead_of("replay")
 async def forbidden_under_the_victim(parts: Parts, call: Call) -> Reply:
+    """A forbidden request is audited under the company that it asked for: a stranger fills another's trail."""
     victim = _company_of(call.body)
     notes = Notes(parts, lambda note: dataclasses.replace(note, scope=victim) if victim else note)
     return await replay(dataclasses.replace(parts, refusals=notes), call)
 
 
-@service(
-    "A forbidden request is audited under the scope `company:<id>`, which no tenant can read.",
-    lambda p: _forbidden_elsewhere(p) > 0,
-    (f"{AUDIT}/refusal-forbidden",),
-    names=("under",),
-)
+@service(lambda p: _forbidden_elsewhere(p) > 0, f"{AUDIT}/refusal-forbidden", "under")
 def forbidden_under_another_name(settings: Settings) -> Parts:
+    """A forbidden request is audited under the scope `company:<id>`, which no tenant can read."""
     release = build_parts(settings)
     named = Notes(
         release,
@@ -169,23 +159,23 @@ def _forbidden_rows(probe: Probe) -> int:
 
 
 @service(
-    "A refused dry run is not audited.",
     lambda p: _rows_of_a_refused_dry_run(p) == 0,
     tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "feature-disabled", "budget-exhausted")),
-    names=("row",),
+    "row",
 )
 def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
+    """A refused dry run is not audited."""
     release = remembering(settings)
     return dataclasses.replace(release, refusals=Notes(release, lambda note: None if is_dry() else note))
 
 
 @service(
-    "A refused forced replay is not audited.",
     lambda p: _rows_of_a_refused_dry_run(p, force=True) == 0,
     tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "feature-disabled", "budget-exhausted")),
-    names=("row",),
+    "row",
 )
 def refused_forced_replays_leave_no_row(settings: Settings) -> Parts:
+    """A refused forced replay is not audited."""
     release = remembering(settings)
     return dataclasses.replace(release, refusals=Notes(release, lambda note: None if is_forced() else note))
 
@@ -197,14 +187,10 @@ def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
 
-@service(
-    "The refusal of a user whose role has no rights is not audited.",
-    lambda p: _rows_of_another_role(p) == 0,
-    (f"{AUDIT}/refusal-forbidden",),
-    names=("role",),
-)
+@service(lambda p: _rows_of_another_role(p) == 0, f"{AUDIT}/refusal-forbidden", "role")
 @instead_of("replay")
 async def other_roles_leave_no_row(parts: Parts, call: Call) -> Reply:
+    """The refusal of a user whose role has no rights is not audited."""
     caller = await parts.authenticate(parts, call.headers, call.body)
     notes = parts.refusals if caller.has_role else Notes(parts, lambda _note: None)
     return await replay(dataclasses.replace(parts, refusals=notes), call)
@@ -217,14 +203,10 @@ def _rows_of_another_role(probe: Probe) -> int:
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
 
-@service(
-    "Invalid requests are audited, too: garbage fills the trail.",
-    lambda p: _invalid_rows(p) > 0,
-    (f"{AUDIT}/bad-requests-leave-no-row",),
-    names=("400", "invalid", "row"),
-)
+@service(lambda p: _invalid_rows(p) > 0, f"{AUDIT}/bad-requests-leave-no-row", ("400", "invalid", "row"))
 @instead_of("replay")
 async def invalid_audited(parts: Parts, call: Call) -> Reply:
+    """Invalid requests are audited, too: garbage fills the trail."""
     try:
         return await replay(parts, call)
     except Refusal as refusal:
@@ -243,13 +225,9 @@ def _invalid_rows(probe: Probe) -> int:
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
 
-@service(
-    "The actor is taken from a header of the request.",
-    lambda p: _actor_of(p) == "mallory",
-    (f"{AUDIT}/actor-cannot-be-set",),
-    names=("actor",),
-)
+@service(lambda p: _actor_of(p) == "mallory", f"{AUDIT}/actor-cannot-be-set", "actor")
 def actor_from_header(settings: Settings) -> Parts:
+    """The actor is taken from a header of the request."""
     names = (b"x-actor", b"x-user", b"x-forwarded-user", b"x-remote-user", b"x-auth-user", b"from")
 
     async def twin(parts: Parts, call: Call) -> Reply:
@@ -271,13 +249,11 @@ def _actor_of(probe: Probe) -> str:
 
 
 @service(
-    "The audit metadata of a run contains the signature of its request.",
-    lambda p: "signature" in str(_run_rows(p, "metadata::text")),
-    (f"{AUDIT}/no-secret-in-it",),
-    names=("secret", "signature"),
+    lambda p: "signature" in str(_run_rows(p, "metadata::text")), f"{AUDIT}/no-secret-in-it", ("secret", "signature")
 )
 @instead_of("replay")
 async def signature_in_metadata(parts: Parts, call: Call) -> Reply:
+    """The audit metadata of a run contains the signature of its request."""
     sent = {name.decode(): value.decode("latin-1") for name, value in call.headers}
     kept = {name: sent[name] for name in ("x-transbot-signature", "authorization") if name in sent}
 
@@ -288,14 +264,10 @@ async def signature_in_metadata(parts: Parts, call: Call) -> Reply:
     return await replay(dataclasses.replace(parts, append_audit=append), call)
 
 
-@service(
-    "The audit of a refusal waits for a running replay of the company.",
-    lambda p: _status_behind_a_run(p) != 409,
-    (f"{AUDIT}/refusal-waits-for-no-replay",),
-    names=("wait", "refus"),
-)
+@service(lambda p: _status_behind_a_run(p) != 409, f"{AUDIT}/refusal-waits-for-no-replay", ("wait", "refus"))
 @around("read_flags")
 async def refusal_waits(release: Parts, conn: Connection, company_id: str) -> Any:
+    """The audit of a refusal waits for a running replay of the company."""
     async with conn.transaction():
         await conn.execute(b"SELECT 1 FROM replay_budgets WHERE company_id = %s FOR UPDATE", (company_id,))
         await conn.execute(b"SELECT 1 FROM replay_runs WHERE company_id = %s FOR UPDATE", (company_id,))

@@ -21,12 +21,10 @@ CROWD = 3
 
 
 @service(
-    "Refusals with one code within a second are merged into one row: the second has none of its own.",
-    lambda p: paused_rows(p) == 0,
-    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
-    names=("refusal",),
+    lambda p: paused_rows(p) == 0, (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"), "refusal"
 )
 def refusals_of_a_second_in_one_row(settings: Settings) -> Parts:
+    """Refusals with one code within a second are merged into one row: the second has none of its own."""
     release = build_parts(settings)
 
     class Gathering(RefusalLog):
@@ -36,13 +34,9 @@ def refusals_of_a_second_in_one_row(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=Gathering(release.database))
 
 
-@service(
-    "A 403 of a company's admin is audited under `all`: the company never sees it.",
-    lambda p: _forbidden_of_own(p) == 0,
-    (f"{AUDIT}/refusal-forbidden",),
-    names=("own company",),
-)
+@service(lambda p: _forbidden_of_own(p) == 0, f"{AUDIT}/refusal-forbidden", "own company")
 def forbidden_under_all(settings: Settings) -> Parts:
+    """A 403 of a company's admin is audited under `all`: the company never sees it."""
     release = build_parts(settings)
 
     class Lumping(RefusalLog):
@@ -52,13 +46,9 @@ def forbidden_under_all(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=Lumping(release.database))
 
 
-@service(
-    "A 403 is audited with a request id that no answer had.",
-    lambda p: not _forbidden_as_answered(p),
-    (f"{AUDIT}/refusal-forbidden",),
-    names=("request id",),
-)
+@service(lambda p: not _forbidden_as_answered(p), f"{AUDIT}/refusal-forbidden", "request id")
 def forbidden_under_another_id(settings: Settings) -> Parts:
+    """A 403 is audited with a request id that no answer had."""
     release = build_parts(settings)
 
     class Renaming(RefusalLog):
@@ -85,13 +75,9 @@ def _forbidden_of_own(probe: Probe) -> int:
         return int(probe.value(rows, own))
 
 
-@service(
-    "Within a minute only the first refusal code of a tenant is audited.",
-    lambda p: _codes_of_a_minute(p) == 1,
-    (f"{AUDIT}/refusal-forbidden",),
-    names=("another code",),
-)
+@service(lambda p: _codes_of_a_minute(p) == 1, f"{AUDIT}/refusal-forbidden", "another code")
 def one_code_of_a_minute(settings: Settings) -> Parts:
+    """Within a minute only the first refusal code of a tenant is audited."""
     release = build_parts(settings)
 
     class Forgetting(RefusalLog):
@@ -116,13 +102,9 @@ def _codes_of_a_minute(probe: Probe) -> int:
         return int(probe.value(codes, own))
 
 
-@service(
-    "The count of a burst of refusals is added again every second: it grows by itself.",
-    lambda p: _on_record(p) > BURST,
-    (f"{AUDIT}/burst-is-counted",),
-    names=("refusals",),
-)
+@service(lambda p: _on_record(p) > BURST, f"{AUDIT}/burst-is-counted", "refusals")
 def counts_go_on(settings: Settings) -> Parts:
+    """The count of a burst of refusals is added again every second: it grows by itself."""
     release = build_parts(settings)
 
     class Repeating(RefusalLog):
@@ -134,13 +116,9 @@ def counts_go_on(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=Repeating(release.database))
 
 
-@service(
-    "Of a burst of refusals only the first is audited: the others of its minute are not counted.",
-    lambda p: _on_record(p) < BURST,
-    (f"{AUDIT}/burst-is-counted",),
-    names=("refusals",),
-)
+@service(lambda p: _on_record(p) < BURST, f"{AUDIT}/burst-is-counted", "refusals")
 def counts_are_forgotten(settings: Settings) -> Parts:
+    """Of a burst of refusals only the first is audited: the others of its minute are not counted."""
     release = build_parts(settings)
 
     class Forgetting(RefusalLog):
@@ -168,14 +146,14 @@ def _on_record(probe: Probe) -> int:
 
 
 @service(
-    "A refusal is audited with a request id that no answer has.",
     lambda p: not _recorded_as_answered(p),
     tuple(
         f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "budget-exhausted", "feature-disabled", "key-reused")
     ),
-    names=("request ids",),
+    "request ids",
 )
 def refusals_under_another_request_id(settings: Settings) -> Parts:
+    """A refusal is audited with a request id that no answer has."""
     release = build_parts(settings)
 
     class Renaming(RefusalLog):
@@ -193,13 +171,9 @@ def _recorded_as_answered(probe: Probe) -> bool:
         return bool(probe.value(noted, company) == request_id)
 
 
-@service(
-    "The request id is a global variable: concurrent requests are audited with the id of the last one.",
-    lambda p: _audited_as_another(p),
-    ("drill/observability/request-id-in-the-trail",),
-    names=("at once", "request id"),
-)
+@service(lambda p: _audited_as_another(p), "drill/observability/request-id-in-the-trail", ("at once", "request id"))
 def request_id_of_the_last(settings: Settings) -> Parts:
+    """The request id is a global variable: concurrent requests are audited with the id of the last one."""
     release = build_parts(settings)
     current = {"id": ""}
 
@@ -219,13 +193,9 @@ def _audited_as_another(probe: Probe) -> bool:
         return noted != [answer.headers["X-Request-Id"] for answer in answers]
 
 
-@service(
-    "Of simultaneous refusals only one is audited: a request that finds the trail locked writes nothing.",
-    lambda p: _rows_of_a_crowd(p) < CROWD,
-    (f"{AUDIT}/refusal-feature-disabled",),
-    names=("feature_disabled",),
-)
+@service(lambda p: _rows_of_a_crowd(p) < CROWD, f"{AUDIT}/refusal-feature-disabled", "feature_disabled")
 def refusals_at_once_are_lost(settings: Settings) -> Parts:
+    """Of simultaneous refusals only one is audited: a request that finds the trail locked writes nothing."""
     release = build_parts(settings)
     busy: set[str] = set()
 
@@ -251,13 +221,9 @@ def _rows_of_a_crowd(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))
 
 
-@service(
-    "The first refusals of a minute leave a row each where they come at once: each looks for one before it writes.",
-    lambda p: _limited_at_once(p) > 1,
-    (f"{AUDIT}/rate-limited-once-a-minute",),
-    names=("audit rows",),
-)
+@service(lambda p: _limited_at_once(p) > 1, f"{AUDIT}/rate-limited-once-a-minute", "audit rows")
 def first_refusals_at_once(settings: Settings) -> Parts:
+    """The first refusals of a minute leave a row each where they come at once: each looks for one before it writes."""
     release = build_parts(settings)
     find = b"""SELECT count(*) FROM public.audit_logs WHERE scope = %(scope)s AND metadata ->> 'code' = %(code)s
         AND created_at >= date_trunc('minute', now())"""

@@ -44,62 +44,60 @@ def is_let_in(status: int) -> bool:
 
 
 @service(
-    "Any signature of the right shape is accepted.",
     lambda p: is_let_in(answers(p, "0" * 64)),
     (f"{SCOPE}/wrong-secret", f"{SCOPE}/random-signature", "drill/proof/invalid-signature-refused"),
-    names=("401",),
+    "401",
 )
 @instead_of("signature_check")
 def unverified(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    """Any signature of the right shape is accepted."""
     if len(header) == 64:
         return Signature(1, header.decode("latin-1"))
     return check_signature(header, message, secrets, now_s)
 
 
 @service(
-    "An empty signature header skips the check (`if signature and not valid`).",
-    lambda p: is_let_in(answers(p, "")),
-    (f"{SCOPE}/empty-signature", f"{SCOPE}/whitespace-signature"),
-    names=("empty", "401"),
+    lambda p: is_let_in(answers(p, "")), (f"{SCOPE}/empty-signature", f"{SCOPE}/whitespace-signature"), ("empty", "401")
 )
 @instead_of("authenticate")
 async def empty_skips(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """An empty signature header skips the check (`if signature and not valid`)."""
     if [value.strip() for name, value in headers if name == HEADER] == [b""]:
         return Caller(None, None)
     return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
 
 
 @service(
-    "The beginning of a valid signature is enough (prefix compare).",
     lambda p: is_let_in(answers(p, p.sign(dry_body(p))[:32])),
     (f"{SCOPE}/truncated-half", f"{SCOPE}/truncated-by-one", f"{SCOPE}/one-digit"),
-    names=("401",),
+    "401",
 )
 @instead_of("signature_check")
 def prefix_is_enough(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    """The beginning of a valid signature is enough (prefix compare)."""
     macs = [hmac.new(secret, message, hashlib.sha256).hexdigest() for secret in secrets]
     found = [mac for mac in macs if header and mac.startswith(header.decode("latin-1"))]
     return Signature(1, found[0]) if found else check_signature(header, message, secrets, now_s)
 
 
 @service(
-    "Hex digits in upper case are accepted: one request has two spellings.",
     lambda p: is_let_in(answers(p, p.sign(dry_body(p)).upper())),
     (f"{SCOPE}/upper-case-hex", f"{SCOPE}/v2-upper-case-hex"),
-    names=("upper",),
+    "upper",
 )
 def case_folded(settings: Settings) -> Parts:
+    """Hex digits in upper case are accepted: one request has two spellings."""
     return hearing(settings, lambda found: [(n, v.lower() if n == HEADER else v) for n, v in found])
 
 
 @service(
-    "The MAC is taken over the parsed body, not over the raw bytes.",
     lambda p: is_let_in(answers(p, p.sign(json.dumps(json.loads(dry_body(p))).encode()), b" " + dry_body(p) + b" ")),
-    ("drill/authentication/canonical-forms",),
-    names=("401",),
+    "drill/authentication/canonical-forms",
+    "401",
 )
 @instead_of("signature_check")
 def mac_over_parsed_body(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    """The MAC is taken over the parsed body, not over the raw bytes."""
     found = check_signature(header, message, secrets, now_s)
     try:
         body = json.loads(message)
@@ -110,13 +108,10 @@ def mac_over_parsed_body(header: bytes, message: bytes, secrets: tuple[bytes, ..
     return found
 
 
-@service(
-    "Of two signature headers only the first is checked.",
-    lambda p: is_let_in(_two_signatures(p, good_first=True)),
-    (f"{SCOPE}/two-signatures-good-bad",),
-    names=("two", "401"),
-)
+@service(lambda p: is_let_in(_two_signatures(p, good_first=True)), f"{SCOPE}/two-signatures-good-bad", ("two", "401"))
 def first_of_two(settings: Settings) -> Parts:
+    """Of two signature headers only the first is checked."""
+
     def first(found: RawHeaders) -> RawHeaders:
         ours = [pair for pair in found if pair[0] == HEADER]
         return [pair for pair in found if pair[0] != HEADER] + ours[:1]
@@ -124,13 +119,9 @@ def first_of_two(settings: Settings) -> Parts:
     return hearing(settings, first)
 
 
-@service(
-    "Of two signature headers only the last is checked.",
-    lambda p: is_let_in(_two_signatures(p, good_first=False)),
-    (f"{SCOPE}/two-signatures-bad-good",),
-    names=("two", "401"),
-)
+@service(lambda p: is_let_in(_two_signatures(p, good_first=False)), f"{SCOPE}/two-signatures-bad-good", ("two", "401"))
 def last_of_two(settings: Settings) -> Parts:
+    """Of two signature headers only the last is checked."""
     return hearing(settings, lambda found: list(dict(found).items()))
 
 
@@ -144,13 +135,13 @@ def _two_signatures(probe: Probe, *, good_first: bool) -> int:
 
 
 @service(
-    "A valid signature is enough, whatever token comes with it.",
     lambda p: is_let_in(answers(p, p.sign(dry_body(p)), token="nonsense")),
-    (f"{SCOPE}/bad-token-beside-good-signature",),
-    names=("token", "401"),
+    f"{SCOPE}/bad-token-beside-good-signature",
+    ("token", "401"),
 )
 @instead_of("authenticate")
 async def bad_token_ignored(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """A valid signature is enough, whatever token comes with it."""
     try:
         return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     except Refusal:
@@ -159,27 +150,23 @@ async def bad_token_ignored(parts: Parts, headers: RawHeaders, message: bytes, *
 
 
 @service(
-    "A valid token is enough, whatever signature comes with it.",
     lambda p: is_let_in(answers(p, "0" * 64, token=p.environ["ADMIN_JWT"])),
-    (f"{SCOPE}/bad-signature-beside-good-token",),
-    names=("signature", "401"),
+    f"{SCOPE}/bad-signature-beside-good-token",
+    ("signature", "401"),
 )
 @instead_of("authenticate")
 async def bad_signature_ignored(
     parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
 ) -> Caller:
+    """A valid token is enough, whatever signature comes with it."""
     has_token = any(name == b"authorization" for name, _ in headers)
     kept = [pair for pair in headers if not has_token or pair[0] != HEADER]
     return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
 
-@service(
-    "With a token and a signature the signature's rights apply: a company admin acts for any company.",
-    lambda p: _both_for_another(p) == 200,
-    (f"{SCOPE}/token-rights-apply-when-both-are-sent",),
-    names=("token", "403"),
-)
+@service(lambda p: _both_for_another(p) == 200, f"{SCOPE}/token-rights-apply-when-both-are-sent", ("token", "403"))
 def signature_rights_win(settings: Settings) -> Parts:
+    """With a token and a signature the signature's rights apply: a company admin acts for any company."""
     return calling(settings, lambda caller: Caller(caller.signature, None) if caller.signature else caller)
 
 
@@ -192,12 +179,12 @@ def _both_for_another(probe: Probe) -> int:
 
 
 @service(
-    "POST /events needs no credentials.",
     lambda p: p.send(b"{}", {}, "/events").status_code == 400,
     ("drill/safety-rails/events-need-credentials", "drill/http-surface/every-route-needs-credentials"),
-    names=("/events", "401"),
+    ("/events", "401"),
 )
 def events_open_to_all(settings: Settings) -> Parts:
+    """POST /events needs no credentials."""
     release = build_parts(settings)
 
     async def anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
@@ -210,29 +197,29 @@ def events_open_to_all(settings: Settings) -> Parts:
 
 
 @service(
-    "The status of a run needs no credentials.",
     lambda p: p.get("/dlq-replay/00000000-0000-4000-8000-0000000000ff").status_code == 404,
     (f"{SCOPE}/read-without-credentials", "drill/http-surface/every-route-needs-credentials"),
-    names=("401",),
+    "401",
 )
 @instead_of("authenticate")
 async def reads_open_to_all(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """The status of a run needs no credentials."""
     if not accepts_v1 and not any(name in {HEADER, b"authorization"} for name, _ in headers):
         return Caller(None, None)
     return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
 
 
 @service(
-    "A 401 says what was wrong with the credentials.",
     lambda p: (
         p.send(dry_body(p), {"X-Transbot-Signature": "0" * 64}).json()["detail"]
         != p.send(dry_body(p), {}).json()["detail"]
     ),
-    (f"{SCOPE}/one-refusal",),
-    names=("401", "body", "refus"),
+    f"{SCOPE}/one-refusal",
+    ("401", "body", "refus"),
 )
 @instead_of("authenticate")
 async def tells_what_was_wrong(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """A 401 says what was wrong with the credentials."""
     try:
         return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     except Refusal as refusal:
@@ -241,14 +228,10 @@ async def tells_what_was_wrong(parts: Parts, headers: RawHeaders, message: bytes
         raise
 
 
-@service(
-    "A dry run needs no signature: it only looks.",
-    lambda p: is_let_in(answers(p, "0" * 64)),
-    (f"{SCOPE}/dry-run-needs-a-signature",),
-    names=("dry", "401"),
-)
+@service(lambda p: is_let_in(answers(p, "0" * 64)), f"{SCOPE}/dry-run-needs-a-signature", ("dry", "401"))
 @instead_of("authenticate")
 async def dry_run_unsigned(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """A dry run needs no signature: it only looks."""
     try:
         return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     except Refusal:
@@ -258,25 +241,21 @@ async def dry_run_unsigned(parts: Parts, headers: RawHeaders, message: bytes, *,
 
 
 @service(
-    "A signature that is not hexadecimal is answered with 500 instead of 401.",
     lambda p: answers(p, "zz" * 32) == 500,
     (f"{SCOPE}/one-refusal", f"{SCOPE}/escaped-newline", f"{SCOPE}/fullwidth-digits"),
-    names=("500",),
+    "500",
 )
 @instead_of("signature_check")
 def odd_signature_crashes(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    """A signature that is not hexadecimal is answered with 500 instead of 401."""
     if b"=" not in header:
         bytes.fromhex(header.decode())
     return check_signature(header, message, secrets, now_s)
 
 
-@service(
-    "A company that was served once is taken to exist until the service is restarted.",
-    lambda p: _status_of_a_removed_company(p) == 200,
-    (f"{SCOPE}/removed-company-is-unknown",),
-    names=("removed",),
-)
+@service(lambda p: _status_of_a_removed_company(p) == 200, f"{SCOPE}/removed-company-is-unknown", "removed")
 def removed_companies_stay_known(settings: Settings) -> Parts:
+    """A company that was served once is taken to exist until the service is restarted."""
     release = build_parts(settings)
     known: set[str] = set()
 
@@ -298,13 +277,11 @@ def _status_of_a_removed_company(probe: Probe) -> int:
 
 
 @service(
-    "The admin of a company that does not exist is served.",
-    lambda p: _is_let_in_as_nobodys_admin(p),
-    ("drill/tokens/unknown-like-foreign",),
-    names=("its own admin", "does not exist"),
+    lambda p: _is_let_in_as_nobodys_admin(p), "drill/tokens/unknown-like-foreign", ("its own admin", "does not exist")
 )
 @around("is_authorised")
 async def nobodys_admin_is_served(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
+    """The admin of a company that does not exist is served."""
     is_own = caller.claims is not None and caller.claims.company_id == company_id
     return is_own or await release.is_authorised(conn, caller, company_id)
 
@@ -317,13 +294,10 @@ def _is_let_in_as_nobodys_admin(probe: Probe) -> bool:
     return bool(probe.send(body, probe.as_token(token)).json().get("code") != "forbidden")
 
 
-@service(
-    "Of two Authorization headers, one of another scheme is ignored.",
-    lambda p: _status_beside_another_scheme(p) == 400,
-    ("drill/tokens/other-scheme",),
-    names=("two schemes",),
-)
+@service(lambda p: _status_beside_another_scheme(p) == 400, "drill/tokens/other-scheme", "two schemes")
 def other_schemes_are_overlooked(settings: Settings) -> Parts:
+    """Of two Authorization headers, one of another scheme is ignored."""
+
     def bearers(found: RawHeaders) -> RawHeaders:
         return [(n, v) for n, v in found if n != b"authorization" or v[:7].lower() == b"bearer "]
 
@@ -338,26 +312,26 @@ def _status_beside_another_scheme(probe: Probe) -> int:
 
 
 @service(
-    "A fractional `nbf` or `iat` of a token is not checked.",
     lambda p: is_let_in(p.send(dry_body(p), p.as_token(p.token({"nbf": time.time() + 200.5}))).status_code),
     ("drill/tokens/not-yet-valid", "drill/tokens/issued-in-the-future"),
-    names=("401",),
+    "401",
 )
 @instead_of("token_check")
 def fractions_of_seconds_are_not_read(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+    """A fractional `nbf` or `iat` of a token is not checked."""
     found = check_token(token, rules, now_s)
     later = [c for n in ("nbf", "iat") if isinstance(c := _claims(token).get(n), float)] if found is None else []
     return check_token(token, rules, max(later) + 1) if later else found
 
 
 @service(
-    "A caller whose token has a `sub` with letters beyond ASCII gets a server error.",
     lambda p: p.send(dry_body(p), p.as_token(p.token({"sub": "Łukasz"}))).status_code == 500,
-    ("drill/tokens/super-admin-for-any",),
-    names=("500",),
+    "drill/tokens/super-admin-for-any",
+    "500",
 )
 @instead_of("token_check")
 def names_are_ascii(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+    """A caller whose token has a `sub` with letters beyond ASCII gets a server error."""
     found = check_token(token, rules, now_s)
     if found is not None:
         found.subject.encode("ascii")

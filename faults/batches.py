@@ -26,13 +26,9 @@ _AGAIN = b"""INSERT INTO public.event_outbox (event_id, company_id, event_type, 
 _FAILED = "SELECT 1 FROM agent_tasks WHERE event_id = %s AND company_id <> %s"
 
 
-@worker(
-    "The effects of a batch are filed under the tenant of its first row.",
-    lambda p: _share_a_tenant(p),
-    (f"{OUTBOX}/effects-of-their-tenants",),
-    names=("another tenant",),
-)
+@worker(lambda p: _share_a_tenant(p), f"{OUTBOX}/effects-of-their-tenants", "another tenant")
 def batch_of_one_tenant(settings: WorkerSettings) -> WorkerParts:
+    """The effects of a batch are filed under the tenant of its first row."""
     first = "first_value(r.company_id) OVER (ORDER BY r.id)"
     return altered_worker(settings, ("drain_lane", "SELECT r.company_id, 'sql'", f"SELECT {first}, 'sql'"))
 
@@ -50,13 +46,9 @@ def _share_a_tenant(probe: Probe) -> bool:
         return any(owners[event] != company for event, company in found)
 
 
-@worker(
-    "The failures of events and of items are filed under a tenant that does not exist.",
-    lambda p: _fails_elsewhere(p),
-    (f"{OUTBOX}/failed-tasks-of-their-tenants",),
-    names=("another tenant",),
-)
+@worker(lambda p: _fails_elsewhere(p), f"{OUTBOX}/failed-tasks-of-their-tenants", "another tenant")
 def failures_of_nobody(settings: WorkerSettings) -> WorkerParts:
+    """The failures of events and of items are filed under a tenant that does not exist."""
     return altered_worker(
         settings,
         ("settle_failed", "SELECT h.company_id, %(agent)s", f"SELECT {NOBODY}, %(agent)s"),
@@ -70,13 +62,9 @@ def _fails_elsewhere(probe: Probe) -> bool:
         return probe.within(3, lambda: bool(probe.rows(_FAILED, event, company)))
 
 
-@worker(
-    "Keys are hashed to sixteen shards, and a row waits for every older one of its shard, whatever its key.",
-    lambda p: _waits_for_another_key(p, 120),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects of",),
-)
+@worker(lambda p: _waits_for_another_key(p, 120), f"{OUTBOX}/poison-holds-no-other-key", "effects of")
 def shards_wait_as_one(settings: WorkerSettings) -> WorkerParts:
+    """Keys are hashed to sixteen shards, and a row waits for every older one of its shard, whatever its key."""
     shard = "(hashtextextended(a.aggregate_key, uuid_hash_extended(a.company_id, 0)) & 15)"
     return altered_worker(settings, ("claim_events", "b.aggregate_key = a.aggregate_key", f"b.lane = {shard}"))
 
@@ -90,13 +78,9 @@ def _waits_for_another_key(probe: Probe, count: int) -> bool:
         return not all(is_done(probe, event, 0) for event in others)
 
 
-@worker(
-    "Keys are compared without their case: `A` waits for `a`.",
-    lambda p: _waits_for_the_small_letter(p),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects of",),
-)
+@worker(lambda p: _waits_for_the_small_letter(p), f"{OUTBOX}/poison-holds-no-other-key", "effects of")
 def keys_without_case(settings: WorkerSettings) -> WorkerParts:
+    """Keys are compared without their case: `A` waits for `a`."""
     return altered_worker(
         settings,
         ("drain_lane", "e.aggregate_key = k.aggregate_key", "lower(e.aggregate_key) = lower(k.aggregate_key)"),
@@ -110,13 +94,9 @@ def _waits_for_the_small_letter(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, aggregate_key="A"))
 
 
-@worker(
-    "Items that succeed after a run was told to stop are not counted.",
-    lambda p: _counts_too_little(p),
-    ("drill/lifecycle/a-success-stops-it-too",),
-    names=("resolved",),
-)
+@worker(lambda p: _counts_too_little(p), "drill/lifecycle/a-success-stops-it-too", "resolved")
 def counts_end_with_the_brake(settings: WorkerSettings) -> WorkerParts:
+    """Items that succeed after a run was told to stop are not counted."""
     counted = "success_count = r.success_count + CASE WHEN"
     return altered_worker(settings, ("settle_item", counted, f"{counted} r.stopping_at IS NULL AND"))
 
@@ -132,13 +112,10 @@ def _counts_too_little(probe: Probe) -> bool:
         return int(probe.value(done, company)) > int(counted)
 
 
-@worker(
-    "An event whose payload is not an object is treated as failed.",
-    lambda p: _gives_up_lists(p),
-    (f"{OUTBOX}/any-payload-is-delivered",),
-    names=("effects of 5 events",),
-)
+@worker(lambda p: _gives_up_lists(p), f"{OUTBOX}/any-payload-is-delivered", "effects of 5 events")
 def only_objects(settings: WorkerSettings) -> WorkerParts:
+    """An event whose payload is not an object is treated as failed."""
+
     class Strict(ScriptedAgent):
         async def deliver(self, event: Event) -> Failure | None:
             if not isinstance(json.loads(event.payload_text), dict):
@@ -153,13 +130,9 @@ def _gives_up_lists(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, event_type="drill.witness", payload=Jsonb(["drill"])))
 
 
-@worker(
-    "The drill agent obeys the `drill` member of any payload, not only of `drill.` events.",
-    lambda p: _obeys_a_customer(p),
-    (f"{OUTBOX}/only-drill-events-obey",),
-    names=("effects of 2 events",),
-)
+@worker(lambda p: _obeys_a_customer(p), f"{OUTBOX}/only-drill-events-obey", "effects of 2 events")
 def any_type_obeys(settings: WorkerSettings) -> WorkerParts:
+    """The drill agent obeys the `drill` member of any payload, not only of `drill.` events."""
     of_drills = "event_type LIKE 'drill.%%' AND"
     return altered_worker(settings, *((name, of_drills, "event_type LIKE '%%drill%%' AND") for name in BOTH))
 
@@ -169,13 +142,9 @@ def _obeys_a_customer(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, **{**failing(), "event_type": "drilled"}))
 
 
-@service(
-    "An item over eight kilobytes is moved without its outbox row.",
-    lambda p: _loses_a_large_item(p),
-    ("drill/dlq/large-item-is-replayed",),
-    names=("items", "ends it"),
-)
+@service(lambda p: _loses_a_large_item(p), "drill/dlq/large-item-is-replayed", ("items", "ends it"))
 def large_items_are_lost(settings: Settings) -> Parts:
+    """An item over eight kilobytes is moved without its outbox row."""
     return altered(settings, "move_items", ("FROM moved\n", "FROM moved WHERE length(payload::text) < 8000\n"))
 
 
@@ -186,24 +155,20 @@ def _loses_a_large_item(probe: Probe) -> bool:
         return not probe.rows("SELECT 1 FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(
-    "The lag metric is named in seconds and shows milliseconds.",
-    lambda p: lag_of_a_minute(p) > 3600,
-    ("drill/observability/waiting-events-show",),
-    names=("lag",),
-)
+@service(lambda p: lag_of_a_minute(p) > 3600, "drill/observability/waiting-events-show", "lag")
 def lag_in_milliseconds(settings: Settings) -> Parts:
+    """The lag metric is named in seconds and shows milliseconds."""
     lag = "extract(epoch FROM clock_timestamp() - min(oldest) FILTER (WHERE NOT held))"
     return altered(settings, "count_outbox", (lag, f"1000 * {lag}"))
 
 
 @service(
-    "The lag leaves out what a relay has claimed: while agents hang it shows nothing.",
     lambda p: lag_of_a_minute(p, claimed_until="2999-01-01T00:00:00Z") < 30,
-    ("drill/observability/waiting-events-show",),
-    names=("claimed",),
+    "drill/observability/waiting-events-show",
+    "claimed",
 )
 def claimed_is_no_lag(settings: Settings) -> Parts:
+    """The lag leaves out what a relay has claimed: while agents hang it shows nothing."""
     waits = "AND dead_at IS NULL"
     return altered(settings, "count_outbox", (waits, f"{waits} AND coalesce(claimed_until <= now(), true)"))
 
@@ -219,25 +184,17 @@ def lag_of_a_minute(probe: Probe, is_off: bool = False, **columns: object) -> fl
         return float(next(line.split()[-1] for line in lines if line.startswith("outbox_lag_seconds")))
 
 
-@service(
-    "The lag counts what is held for tenants that are switched off: after each rollback somebody is paged.",
-    lambda p: lag_of_a_minute(p, is_off=True) > 30,
-    ("drill/held/does-not-count-as-lag",),
-    names=("held",),
-)
+@service(lambda p: lag_of_a_minute(p, is_off=True) > 30, "drill/held/does-not-count-as-lag", "held")
 def switched_off_is_lag(settings: Settings) -> Parts:
+    """The lag counts what is held for tenants that are switched off: after each rollback somebody is paged."""
     off = "OR NOT public.is_feature_enabled('outbox.enabled', p.company_id)"
     return altered(settings, "count_outbox", (off, ""))
 
 
-@service(
-    "An event without an id gets a hash of its content as id: of two equal orders one is lost.",
-    lambda p: _takes_two_for_one(p),
-    (f"{OUTBOX}/equal-events-are-two",),
-    names=("equal",),
-)
+@service(lambda p: _takes_two_for_one(p), f"{OUTBOX}/equal-events-are-two", "equal")
 @instead_of("read_event")
 def an_id_of_the_content(raw: bytes) -> EventRequest:
+    """An event without an id gets a hash of its content as id: of two equal orders one is lost."""
     event = read_event(raw)
     content = f"{event.company_id} {event.event_type} {event.aggregate_key} {json.dumps(event.payload)}"
     return dataclasses.replace(event, event_id=event.event_id or str(uuid.uuid5(uuid.NAMESPACE_OID, content)))
@@ -248,16 +205,12 @@ def _takes_two_for_one(probe: Probe) -> bool:
         return len({probe.event(company).json()["event_id"] for _ in range(2)}) == 1
 
 
-@service(
-    "An event that took the direct path and is sent again goes through the outbox, too.",
-    lambda p: _goes_both_ways(p),
-    ("drill/flags/sent-again-on-the-other-path",),
-    names=("outbox rows",),
-)
+@service(lambda p: _goes_both_ways(p), "drill/flags/sent-again-on-the-other-path", "outbox rows")
 @around("emit")
 async def known_on_its_path_alone(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """An event that took the direct path and is sent again goes through the outbox, too."""
     path, is_known = await release.emit(conn, request, event_id)
     now = await fetch_row(conn, "event_path", company_id=request.company_id)
     if is_known and path == "direct" and now is not None and now[0] == "outbox":
@@ -274,13 +227,9 @@ def _goes_both_ways(probe: Probe) -> bool:
         return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))
 
 
-@worker(
-    "A replayed item is found by its event id alone: the items of other tenants are resolved, too.",
-    lambda p: _resolves_for_all(p),
-    ("drill/dlq/other-tenants-item-of-the-event",),
-    names=("another tenant",),
-)
+@worker(lambda p: _resolves_for_all(p), "drill/dlq/other-tenants-item-of-the-event", "another tenant")
 def letters_by_event_alone(settings: WorkerSettings) -> WorkerParts:
+    """A replayed item is found by its event id alone: the items of other tenants are resolved, too."""
     text = WORKER_QUERIES["settle_item"].decode()
     own = text[text.index("WHERE d.status = 'replaying' AND") : text.index(")\nUPDATE public.replay_runs")]
     return altered_worker(settings, ("settle_item", own, "WHERE d.event_id = h.event_id\n"))
@@ -295,13 +244,9 @@ def _resolves_for_all(probe: Probe) -> bool:
         return bool(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", other) != "pending")
 
 
-@worker(
-    "The dead letter queue keeps one letter for each key: the next dead event of the key is dropped.",
-    lambda p: _drops_the_second(p),
-    (f"{OUTBOX}/dead-letter-once",),
-    names=("dead events",),
-)
+@worker(lambda p: _drops_the_second(p), f"{OUTBOX}/dead-letter-once", "dead events")
 def one_letter_a_key(settings: WorkerSettings) -> WorkerParts:
+    """The dead letter queue keeps one letter for each key: the next dead event of the key is dropped."""
     waits = """SELECT FROM public.dead_letter_queue x
         WHERE x.company_id = h.company_id AND x.aggregate_key = h.aggregate_key AND x.status = 'pending'"""
     return altered_worker(
@@ -318,13 +263,9 @@ def _drops_the_second(probe: Probe) -> bool:
         return int(probe.value("SELECT count(*) FROM dead_letter_queue WHERE company_id = %s", company)) == 1
 
 
-@service(
-    "Items older than a week are never replayed.",
-    lambda p: _leaves_what_is_old(p),
-    ("drill/safety-rails/oldest-first",),
-    names=("oldest",),
-)
+@service(lambda p: _leaves_what_is_old(p), "drill/safety-rails/oldest-first", "oldest")
 def old_items_are_left(settings: Settings) -> Parts:
+    """Items older than a week are never replayed."""
     return altered(
         settings,
         "pick_items",
@@ -339,14 +280,10 @@ def _leaves_what_is_old(probe: Probe) -> bool:
         return not probe.replay(company, dry_run=True).json()["items"]
 
 
-@service(
-    "The stored answer keeps 25 items only: the duplicate of a larger batch lacks the rest.",
-    lambda p: _forgets_items(p),
-    ("drill/idempotency/duplicate-same-answer",),
-    names=("items",),
-)
+@service(lambda p: _forgets_items(p), "drill/idempotency/duplicate-same-answer", "items")
 @instead_of("finish_run")
 async def items_of_a_usual_batch_are_stored(conn: Connection, run: Run, outcome: Outcome) -> None:
+    """The stored answer keeps 25 items only: the duplicate of a larger batch lacks the rest."""
     body = json.loads(outcome.response)
     stored = json.dumps(body | {"items": body["items"][:25]})
     await finish(conn, run, dataclasses.replace(outcome, response=stored))
@@ -359,13 +296,9 @@ def _forgets_items(probe: Probe) -> bool:
         return bool(first != again)
 
 
-@service(
-    "While everybody is paused, events of a tenant without outbox take the direct path: only its own row is read.",
-    lambda p: _direct_while_everybody_is_paused(p),
-    ("drill/pause/fleet",),
-    names=("direct",),
-)
+@service(lambda p: _direct_while_everybody_is_paused(p), "drill/pause/fleet", "direct")
 def pause_of_everybody_is_not_asked(settings: Settings) -> Parts:
+    """While everybody is paused, events of a tenant without outbox take the direct path: only its own row is read."""
     own = "EXISTS (SELECT FROM agent_controls a WHERE a.agents_paused AND a.company_id = %(company_id)s::uuid)"
     return altered(settings, "emit_event", ("public.is_company_paused(%(company_id)s::uuid)", own))
 
@@ -380,13 +313,9 @@ def _direct_while_everybody_is_paused(probe: Probe) -> bool:
             probe.rows("UPDATE agent_controls SET agents_paused = false WHERE company_id IS NULL")
 
 
-@service(
-    "An item is replayed up to a minute before its `retry_after`.",
-    lambda p: _takes_early(p),
-    ("drill/dlq/not-before-retry-after",),
-    names=("retry_after",),
-)
+@service(lambda p: _takes_early(p), "drill/dlq/not-before-retry-after", "retry_after")
 def a_minute_is_soon_enough(settings: Settings) -> Parts:
+    """An item is replayed up to a minute before its `retry_after`."""
     return altered(settings, "pick_items", ("retry_after <= now()", "retry_after <= now() + interval '1 minute'"))
 
 

@@ -50,22 +50,19 @@ def used_by(probe: Probe, letters: int = 4, columns: dict[str, Any] | None = Non
 
 
 @service(
-    "Replays are not charged.",
     lambda p: used_by(p) == (0, 0),
     (f"{BUDGETS}/charged-by-items-moved", "sql/spot/budget-not-undercharged"),
-    names=("charge", "used", "budget"),
+    ("charge", "used", "budget"),
 )
 def nothing_charged(settings: Settings) -> Parts:
+    """Replays are not charged."""
     return _charging(settings, lambda _items: 0)
 
 
-@service(
-    "A replay is charged by what it asked for, not by what it moved.",
-    lambda p: used_by(p, 2, max_items=9)[0] == 9,
-    (f"{BUDGETS}/charged-by-items-moved",),
-    names=("charge", "used", "moved"),
-)
+@service(lambda p: used_by(p, 2, max_items=9)[0] == 9, f"{BUDGETS}/charged-by-items-moved", ("charge", "used", "moved"))
 def charged_by_max(settings: Settings) -> Parts:
+    """A replay is charged by what it asked for, not by what it moved."""
+
     def asked(items: int) -> int:
         request = REQUEST.get()
         return request.max_items if request else items
@@ -73,44 +70,32 @@ def charged_by_max(settings: Settings) -> Parts:
     return _charging(settings, asked)
 
 
-@service(
-    "Every replay is charged twice.",
-    lambda p: used_by(p, 4)[0] == 8,
-    (f"{BUDGETS}/charged-by-items-moved",),
-    names=("charge", "used"),
-)
+@service(lambda p: used_by(p, 4)[0] == 8, f"{BUDGETS}/charged-by-items-moved", ("charge", "used"))
 def charged_twice(settings: Settings) -> Parts:
+    """Every replay is charged twice."""
     return _charging(settings, lambda items: 2 * items)
 
 
 @service(
-    "A replay is charged as one item, however many it moves.",
     lambda p: used_by(p, 4)[0] == 1,
     (f"{BUDGETS}/charged-by-items-moved", "sql/spot/budget-not-undercharged"),
-    names=("charge", "used"),
+    ("charge", "used"),
 )
 def charged_by_call(settings: Settings) -> Parts:
+    """A replay is charged as one item, however many it moves."""
     return _charging(settings, lambda _items: 1)
 
 
-@service(
-    "At most ten items of a replay are charged.",
-    lambda p: used_by(p, 12, max_items=12)[0] == 10,
-    (f"{BUDGETS}/charged-by-items-moved",),
-    names=("used",),
-)
+@service(lambda p: used_by(p, 12, max_items=12)[0] == 10, f"{BUDGETS}/charged-by-items-moved", "used")
 def charged_for_ten(settings: Settings) -> Parts:
+    """At most ten items of a replay are charged."""
     return _charging(settings, lambda items: min(items, 10))
 
 
-@service(
-    "At most forty items of a replay move: the rest is answered, charged and audited, but stays.",
-    lambda p: _moved(p, 45) == 40,
-    (f"{BUDGETS}/charged-by-items-moved",),
-    names=("outbox rows",),
-)
+@service(lambda p: _moved(p, 45) == 40, f"{BUDGETS}/charged-by-items-moved", "outbox rows")
 @around("move")
 async def forty_are_moved(release: Parts, conn: Connection, run_id: str, items: Sequence[str]) -> None:
+    """At most forty items of a replay move: the rest is answered, charged and audited, but stays."""
     await release.move(conn, run_id, items[:40])
 
 
@@ -131,58 +116,54 @@ def _charging(settings: Settings, change: Callable[[int], int]) -> Parts:
 
 
 @service(
-    "Only the day is charged: the month never fills.",
     lambda p: used_by(p, 4) == (4, 0),
     (f"{BUDGETS}/monthly-limit-binds", f"{BUDGETS}/new-month-starts-at-zero"),
-    names=("month",),
+    "month",
 )
 def month_not_charged(settings: Settings) -> Parts:
+    """Only the day is charged: the month never fills."""
     return altered(settings, "charge_budget", _PLUS_MONTH)
 
 
 @service(
-    "Only the month is charged: the day never fills.",
     lambda p: used_by(p, 4) == (0, 4),
     (f"{BUDGETS}/exhausted-refused", f"{BUDGETS}/race-never-overspends"),
-    names=("day", "daily"),
+    ("day", "daily"),
 )
 def day_not_charged(settings: Settings) -> Parts:
+    """Only the month is charged: the day never fills."""
     return altered(settings, "charge_budget", _PLUS_DAY)
 
 
 @service(
-    "A dry run counts what was used on an earlier day.",
     lambda p: (
         answer_of(p, {"daily_limit": 2, "daily_used": 2, "monthly_used": 2, "day": "2020-01-01"}, dry_run=True)["http"]
         == 429
     ),
-    (f"{BUDGETS}/new-day-starts-at-zero",),
-    names=("dry",),
+    f"{BUDGETS}/new-day-starts-at-zero",
+    "dry",
 )
 def dry_run_counts_yesterday(settings: Settings) -> Parts:
+    """A dry run counts what was used on an earlier day."""
     today = "CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN daily_used ELSE 0 END"
     return altered(settings, "read_budget", (today, "daily_used"))
 
 
 @service(
-    "A new day resets the month, too.",
     lambda p: used_by(p, 4, {"monthly_used": 100, "day": "2020-01-01"}) == (4, 4),
-    (f"{BUDGETS}/new-day-starts-at-zero",),
-    names=("month",),
+    f"{BUDGETS}/new-day-starts-at-zero",
+    "month",
     from_day=2,
 )
 def new_day_resets_month(settings: Settings) -> Parts:
+    """A new day resets the month, too."""
     rolled = "WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used"
     return altered(settings, "charge_budget", (rolled, f"WHEN day = (now() AT TIME ZONE 'UTC')::date AND {rolled[5:]}"))
 
 
-@service(
-    "The day of a budget is not set when it is charged in a new one: the next request starts at zero again.",
-    lambda p: _day_after_charge(p) == "2020-01-01",
-    (f"{BUDGETS}/new-day-starts-at-zero",),
-    names=("day", "used"),
-)
+@service(lambda p: _day_after_charge(p) == "2020-01-01", f"{BUDGETS}/new-day-starts-at-zero", ("day", "used"))
 def day_not_set(settings: Settings) -> Parts:
+    """The day of a budget is not set when it is charged in a new one: the next request starts at zero again."""
     return altered(settings, "charge_budget", ("day = (now() AT TIME ZONE 'UTC')::date,\n", "day = day,\n"))
 
 
@@ -194,23 +175,15 @@ def _day_after_charge(probe: Probe) -> str:
         return str(probe.value("SELECT day FROM replay_budgets WHERE company_id = %s", company))
 
 
-@service(
-    "A tenant without a budget row has none left.",
-    lambda p: answer_of(p, {})["http"] == 429,
-    (f"{BUDGETS}/no-row-means-the-defaults",),
-    names=("row", "default", "429"),
-)
+@service(lambda p: answer_of(p, {})["http"] == 429, f"{BUDGETS}/no-row-means-the-defaults", ("row", "default", "429"))
 def no_row_is_nothing(settings: Settings) -> Parts:
+    """A tenant without a budget row has none left."""
     return altered(settings, "create_budget", _NO_ROW)
 
 
-@service(
-    "Of two first replays of a tenant at once one fails: both write its budget row.",
-    lambda p: _fails_beside_another(p),
-    (f"{BUDGETS}/no-row-means-the-defaults",),
-    names=("500",),
-)
+@service(lambda p: _fails_beside_another(p), f"{BUDGETS}/no-row-means-the-defaults", "500")
 def first_replays_collide(settings: Settings) -> Parts:
+    """Of two first replays of a tenant at once one fails: both write its budget row."""
     return altered(settings, "create_budget", ("ON CONFLICT (company_id) DO NOTHING", ""))
 
 
@@ -231,12 +204,12 @@ def _fails_beside_another(probe: Probe) -> bool:
 
 
 @service(
-    "A tenant without a budget row has no limit and is not charged.",
     lambda p: used_by(p, 4) == (0, 0),
     (f"{BUDGETS}/no-row-means-the-defaults", f"{BUDGETS}/charged-by-items-moved", "sql/spot/budget-not-undercharged"),
-    names=("row", "default", "used"),
+    ("row", "default", "used"),
 )
 def no_row_is_no_limit(settings: Settings) -> Parts:
+    """A tenant without a budget row has no limit and is not charged."""
     release = altered(settings, "create_budget", _NO_ROW)
 
     async def reserve(conn: Connection, company_id: str) -> int:
@@ -247,26 +220,22 @@ def no_row_is_no_limit(settings: Settings) -> Parts:
 
 
 @service(
-    "A dry run is charged.",
     lambda p: used_by(p, 4, dry_run=True)[0] == 4,
     ("drill/dry-run/consumes-nothing", "drill/dry-run/writes-nothing"),
-    names=("dry", "budget", "used"),
+    ("dry", "budget", "used"),
 )
 @around("append_audit", of=remembering)
 async def dry_run_charged(release: Parts, conn: Connection, row: Any) -> None:
+    """A dry run is charged."""
     await release.append_audit(conn, row)
     if row.action == "dlq_replay_dry_run" and row.target_count:
         await release.reserve_budget(conn, row.scope)
         await release.charge(conn, row.scope, row.target_count)
 
 
-@service(
-    "A forced replay reads the budget without a lock: beside another one it overspends, or fails.",
-    lambda p: _forced_beside_another(p) != 429,
-    (f"{BUDGETS}/race-never-overspends",),
-    names=("racing",),
-)
+@service(lambda p: _forced_beside_another(p) != 429, f"{BUDGETS}/race-never-overspends", "racing")
 def forced_replays_take_no_lock(settings: Settings) -> Parts:
+    """A forced replay reads the budget without a lock: beside another one it overspends, or fails."""
     release = remembering(settings)
 
     async def reserve(conn: Connection, company_id: str) -> int:

@@ -25,32 +25,28 @@ _A_YEAR_AGO = "SELECT ((now() AT TIME ZONE 'UTC') - interval '1 year')::date"
 
 
 @service(
-    "A batch is not cut to the budget: with one item left it asks for all (the trigger then refuses it).",
     lambda p: answer_of(p, {"daily_limit": 2}, 4).get("target_count") != 2,
     (f"{BUDGETS}/batch-cut-to-what-is-left", "drill/dry-run/cut-by-the-budget"),
-    names=("cut", "left", "2", "3"),
+    ("cut", "left", "2", "3"),
 )
 def batch_not_cut(settings: Settings) -> Parts:
+    """A batch is not cut to the budget: with one item left it asks for all (the trigger then refuses it)."""
     return _leaving(settings, lambda left: 500 if left > 0 else left)
 
 
 @service(
-    "One item too few is left of a budget (off by one): the last one can never be replayed.",
     lambda p: answer_of(p, {"daily_limit": 2}, 4).get("target_count") == 1,
     (f"{BUDGETS}/batch-cut-to-what-is-left", "drill/dry-run/cut-by-the-budget"),
-    names=("cut", "left", "2", "3"),
+    ("cut", "left", "2", "3"),
 )
 def one_left_too_few(settings: Settings) -> Parts:
+    """One item too few is left of a budget (off by one): the last one can never be replayed."""
     return _leaving(settings, lambda left: left - 1)
 
 
-@service(
-    "An empty budget still lets a request through: nothing is moved and nothing refused.",
-    lambda p: answer_of(p, NONE_LEFT)["http"] == 200,
-    (f"{BUDGETS}/exhausted-refused",),
-    names=("exhausted", "429"),
-)
+@service(lambda p: answer_of(p, NONE_LEFT)["http"] == 200, f"{BUDGETS}/exhausted-refused", ("exhausted", "429"))
 def exhausted_not_refused(settings: Settings) -> Parts:
+    """An empty budget still lets a request through: nothing is moved and nothing refused."""
     release = build_parts(settings)
     poor: set[str] = set()
 
@@ -66,14 +62,14 @@ def exhausted_not_refused(settings: Settings) -> Parts:
 
 
 @service(
-    "A limit lowered below the used amount counts as no limit.",
     lambda p: (
         answer_of(p, {"daily_limit": 5, "daily_used": 5, "monthly_used": 5}, 2)["http"] == 429 and _lowered(p) == 200
     ),
-    (f"{BUDGETS}/lowered-limit-leaves-nothing",),
-    names=("lower", "429"),
+    f"{BUDGETS}/lowered-limit-leaves-nothing",
+    ("lower", "429"),
 )
 def lowered_limit_is_none(settings: Settings) -> Parts:
+    """A limit lowered below the used amount counts as no limit."""
     return _leaving(settings, lambda left: 500 if left < 0 else left)
 
 
@@ -99,22 +95,22 @@ def _leaving(settings: Settings, change: Callable[[int], int]) -> Parts:
 
 
 @service(
-    "A replay of a tenant with more than 32767 left ends in a server error: what is left is a small integer.",
     lambda p: answer_of(p, {"daily_limit": 40_000, "monthly_limit": 40_000})["http"] >= 500,
-    (f"{BUDGETS}/charged-by-items-moved",),
-    names=("raised limits",),
+    f"{BUDGETS}/charged-by-items-moved",
+    "raised limits",
 )
 def large_budgets_are_server_errors(settings: Settings) -> Parts:
+    """A replay of a tenant with more than 32767 left ends in a server error: what is left is a small integer."""
     return altered(settings, "lock_budget", ("ELSE 0 END\n)", "ELSE 0 END\n)::smallint"))
 
 
 @service(
-    "A daily limit above the default counts as no limit.",
     lambda p: answer_of(p, {"daily_limit": 600, "daily_used": 600, "monthly_used": 600})["http"] != 429,
-    (f"{BUDGETS}/exhausted-refused",),
-    names=("the daily budget is spent",),
+    f"{BUDGETS}/exhausted-refused",
+    "the daily budget is spent",
 )
 def large_limits_are_none(settings: Settings) -> Parts:
+    """A daily limit above the default counts as no limit."""
     return altered(
         settings,
         "lock_budget",
@@ -123,12 +119,12 @@ def large_limits_are_none(settings: Settings) -> Parts:
 
 
 @service(
-    "The monthly limit does not bind.",
     lambda p: answer_of(p, {"monthly_limit": 1, "monthly_used": 1}, dry_run=True)["http"] == 200,
-    (f"{BUDGETS}/monthly-limit-binds",),
-    names=("month",),
+    f"{BUDGETS}/monthly-limit-binds",
+    "month",
 )
 def month_not_asked(settings: Settings) -> Parts:
+    """The monthly limit does not bind."""
     both = {QUERIES[name]: _only_daily(QUERIES[name]) for name in ("lock_budget", "read_budget")}
     return with_database(build_parts(settings), both)
 
@@ -138,24 +134,24 @@ def _only_daily(text: bytes) -> bytes:
 
 
 @service(
-    "A monthly limit of 0 counts as no limit.",
     lambda p: answer_of(p, {"monthly_limit": 0}, dry_run=True)["http"] == 200,
-    (f"{BUDGETS}/monthly-limit-binds",),
-    names=("limit of 0",),
+    f"{BUDGETS}/monthly-limit-binds",
+    "limit of 0",
 )
 def a_month_of_zero_is_no_limit(settings: Settings) -> Parts:
+    """A monthly limit of 0 counts as no limit."""
     none = ("monthly_limit::bigint -", "coalesce(nullif(monthly_limit, 0), 1000000)::bigint -")
     both = {QUERIES[name]: rewrite(QUERIES[name], none) for name in ("lock_budget", "read_budget")}
     return with_database(build_parts(settings), both)
 
 
 @service(
-    "The daily limit does not bind.",
     lambda p: answer_of(p, NONE_LEFT, dry_run=True)["http"] == 200,
-    (f"{BUDGETS}/exhausted-refused",),
-    names=("429", "exhausted", "daily"),
+    f"{BUDGETS}/exhausted-refused",
+    ("429", "exhausted", "daily"),
 )
 def day_not_asked(settings: Settings) -> Parts:
+    """The daily limit does not bind."""
     both = {
         QUERIES[name]: QUERIES[name].replace(b"daily_limit::bigint -", b"1000000 + daily_limit::bigint -")
         for name in ("lock_budget", "read_budget")
@@ -164,37 +160,37 @@ def day_not_asked(settings: Settings) -> Parts:
 
 
 @service(
-    "What was used yesterday still counts today.",
     lambda p: answer_of(p, {"daily_limit": 5, "daily_used": 5, "day": "2020-01-01"}, dry_run=True)["http"] == 429,
-    (f"{BUDGETS}/new-day-starts-at-zero",),
-    names=("day",),
+    f"{BUDGETS}/new-day-starts-at-zero",
+    "day",
 )
 def day_never_ends(settings: Settings) -> Parts:
+    """What was used yesterday still counts today."""
     return _unbounded(
         settings, b"CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN daily_used ELSE 0 END", b"daily_used"
     )
 
 
 @service(
-    "What was used last month still counts this month.",
     lambda p: answer_of(p, {"monthly_limit": 5, "monthly_used": 5, "month": "2020-01-01"}, dry_run=True)["http"] == 429,
-    (f"{BUDGETS}/new-month-starts-at-zero",),
-    names=("month",),
+    f"{BUDGETS}/new-month-starts-at-zero",
+    "month",
 )
 def month_never_ends(settings: Settings) -> Parts:
+    """What was used last month still counts this month."""
     rolled = b"CASE WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used ELSE 0 END"
     return _unbounded(settings, rolled, b"monthly_used")
 
 
 @service(
-    "What was used on the day of the same number in another month still counts today.",
     lambda p: (
         answer_of(p, {"daily_limit": 5, "daily_used": 5, "day": p.value(_A_YEAR_AGO)}, dry_run=True)["http"] == 429
     ),
-    (f"{BUDGETS}/new-month-starts-at-zero",),
-    names=("429",),
+    f"{BUDGETS}/new-month-starts-at-zero",
+    "429",
 )
 def a_day_is_its_number(settings: Settings) -> Parts:
+    """What was used on the day of the same number in another month still counts today."""
     return _unbounded(
         settings,
         b"day = (now() AT TIME ZONE 'UTC')::date THEN",
@@ -207,43 +203,37 @@ def _unbounded(settings: Settings, rolled: bytes, plain: bytes) -> Parts:
     return with_database(build_parts(settings), {QUERIES[n]: QUERIES[n].replace(rolled, plain) for n in names})
 
 
-@service(
-    "Budgets bind although `dlq.replay.budget_control` is off.",
-    lambda p: _without_control(p) == 429,
-    ("drill/flags/budget-switch-is-wired",),
-    names=("budget_control", "429"),
-)
+@service(lambda p: _without_control(p) == 429, "drill/flags/budget-switch-is-wired", ("budget_control", "429"))
 def control_always_on(settings: Settings) -> Parts:
+    """Budgets bind although `dlq.replay.budget_control` is off."""
     return _controlling(settings, is_on=True)
 
 
 @service(
-    "Budgets never bind: `dlq.replay.budget_control` is not looked at.",
     lambda p: answer_of(p, NONE_LEFT)["http"] == 200,
     (f"{BUDGETS}/exhausted-refused", "drill/flags/budget-switch-is-wired"),
-    names=("429", "exhausted", "budget_control"),
+    ("429", "exhausted", "budget_control"),
 )
 def control_always_off(settings: Settings) -> Parts:
+    """Budgets never bind: `dlq.replay.budget_control` is not looked at."""
     return _controlling(settings, is_on=False)
 
 
 @service(
-    "The service reads only `enabled` of the budget control flag, not its percentage.",
-    lambda p: _without_control(p, "true, 1") == 429,
-    ("drill/flags/service-asks-the-function",),
-    names=("budget control at 1 %",),
+    lambda p: _without_control(p, "true, 1") == 429, "drill/flags/service-asks-the-function", "budget control at 1 %"
 )
 def control_without_its_percentage(settings: Settings) -> Parts:
+    """The service reads only `enabled` of the budget control flag, not its percentage."""
     return _without_percentage(settings, "dlq.replay.budget_control")
 
 
 @service(
-    "A replay reads only `enabled` of the outbox flag, not its percentage.",
     lambda p: _with_flag(p, "outbox.enabled", "true, 1").status_code == 200,
-    ("drill/flags/service-asks-the-function",),
-    names=("the outbox at 1 %",),
+    "drill/flags/service-asks-the-function",
+    "the outbox at 1 %",
 )
 def outbox_without_its_percentage(settings: Settings) -> Parts:
+    """A replay reads only `enabled` of the outbox flag, not its percentage."""
     return _without_percentage(settings, "outbox.enabled")
 
 
@@ -279,12 +269,12 @@ def _with_flag(probe: Probe, flag: str, state: str, budget: dict[str, Any] | Non
 
 
 @service(
-    "`force` ignores the budget.",
     lambda p: answer_of(p, NONE_LEFT, force=True, dry_run=True)["http"] == 200,
     (f"{BUDGETS}/force-does-not-ignore-it", "drill/safety-rails/force-respects-budget"),
-    names=("force", "429"),
+    ("force", "429"),
 )
 def force_ignores_budget(settings: Settings) -> Parts:
+    """`force` ignores the budget."""
     release = remembering(settings)
 
     def unless_forced(ask: Callable[[Connection, str], Awaitable[int]]) -> Callable[[Connection, str], Awaitable[int]]:
@@ -300,13 +290,9 @@ def force_ignores_budget(settings: Settings) -> Parts:
     )
 
 
-@service(
-    "The budget is read without a lock: parallel replays overspend.",
-    lambda p: _spent_at_once(p) > 3 or _failed_at_once(p),
-    (f"{BUDGETS}/race-never-overspends",),
-    names=("racing", "spent"),
-)
+@service(lambda p: _spent_at_once(p) > 3 or _failed_at_once(p), f"{BUDGETS}/race-never-overspends", ("racing", "spent"))
 def read_without_lock(settings: Settings) -> Parts:
+    """The budget is read without a lock: parallel replays overspend."""
     release = altered(settings, "lock_budget", ("\nFOR UPDATE", ""))
 
     async def reserve(conn: Connection, company_id: str) -> int:
@@ -334,36 +320,36 @@ def _failed_at_once(probe: Probe) -> bool:
 
 
 @service(
-    "A dry run ignores the budget: it shows items that the real run cannot take.",
     lambda p: answer_of(p, {"daily_limit": 2}, 4, dry_run=True).get("target_count") == 4,
     ("drill/dry-run/cut-by-the-budget", "drill/dry-run/no-budget-like-real", f"{BUDGETS}/dry-run-shows-what-is-left"),
-    names=("dry", "budget"),
+    ("dry", "budget"),
 )
 @instead_of("preview_budget")
 async def dry_run_asks_no_budget(_conn: Connection, _company_id: str) -> int:
+    """A dry run ignores the budget: it shows items that the real run cannot take."""
     return 500
 
 
 @service(
-    "A dry run takes a missing budget row for a small budget, the real run for the default one.",
     lambda p: answer_of(p, {}, 26, dry_run=True, max=26).get("target_count") == 25,
-    (f"{BUDGETS}/no-row-means-the-defaults",),
-    names=("default",),
+    f"{BUDGETS}/no-row-means-the-defaults",
+    "default",
 )
 @instead_of("preview_budget")
 async def dry_run_knows_other_defaults(conn: Connection, company_id: str) -> int:
+    """A dry run takes a missing budget row for a small budget, the real run for the default one."""
     left = await fetch_value(conn, "read_budget", company_id=company_id)
     return 25 if left is None else int(left)
 
 
 @service(
-    "An empty budget is answered as a rate limit: clients wait five minutes instead of a day.",
     lambda p: answer_of(p, NONE_LEFT)["code"] == "rate_limited",
-    (f"{BUDGETS}/exhausted-refused",),
-    names=("budget_exhausted", "rate_limited"),
+    f"{BUDGETS}/exhausted-refused",
+    ("budget_exhausted", "rate_limited"),
 )
 @around("reserve_budget")
 async def exhausted_is_rate_limited(release: Parts, conn: Connection, company_id: str) -> int:
+    """An empty budget is answered as a rate limit: clients wait five minutes instead of a day."""
     left = await release.reserve_budget(conn, company_id)
     if left <= 0:
         raise Refusal("rate_limited", "Too much.", headers={"retry-after": "300"})
@@ -371,12 +357,12 @@ async def exhausted_is_rate_limited(release: Parts, conn: Connection, company_id
 
 
 @service(
-    "A forced dry run is not cut to the budget.",
     lambda p: answer_of(p, {"daily_limit": 2}, 4, dry_run=True, force=True).get("target_count") == 4,
-    ("drill/dry-run/cut-by-the-budget",),
-    names=("shown",),
+    "drill/dry-run/cut-by-the-budget",
+    "shown",
 )
 @around("preview_budget", of=remembering)
 async def forced_dry_runs_are_not_cut(release: Parts, conn: Connection, company_id: str) -> int:
+    """A forced dry run is not cut to the budget."""
     left = await release.preview_budget(conn, company_id)
     return 500 if left > 0 and is_forced() else left

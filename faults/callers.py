@@ -46,32 +46,25 @@ def _has_both() -> bool:
     return caller is not None and caller.claims is not None and caller.signature is not None
 
 
-@service("A v2-signed replay costs no budget.", lambda p: not _used(p, timed=True), EVERY, names=("signed by v2",))
+@service(lambda p: not _used(p, timed=True), EVERY, "signed by v2")
 @around("charge", of=_knowing)
 async def timed_calls_cost_nothing(release: Parts, conn: Connection, company: str, items: int) -> None:
+    """A v2-signed replay costs no budget."""
     if not _is_timed():
         await release.charge(conn, company, items)
 
 
-@service(
-    "A pause does not stop a replay that has a signature and a token.",
-    lambda p: _while_off(p, paused=True) == 200,
-    EVERY,
-    names=("with a token",),
-)
+@service(lambda p: _while_off(p, paused=True) == 200, EVERY, "with a token")
 @around("is_paused", of=_knowing)
 async def who_has_both_is_not_paused(release: Parts, conn: Connection, company: str) -> bool:
+    """A pause does not stop a replay that has a signature and a token."""
     return not _has_both() and await release.is_paused(conn, company)
 
 
-@service(
-    "`dlq.replay.enabled` does not stop a replay that has a signature and a token.",
-    lambda p: _while_off(p, paused=False) == 200,
-    EVERY,
-    names=("with a token",),
-)
+@service(lambda p: _while_off(p, paused=False) == 200, EVERY, "with a token")
 @around("read_flags", of=_knowing)
 async def who_has_both_is_not_switched_off(release: Parts, conn: Connection, company: str) -> ReplayFlags:
+    """`dlq.replay.enabled` does not stop a replay that has a signature and a token."""
     flags = await release.read_flags(conn, company)
     return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if _has_both() else flags
 
@@ -93,36 +86,24 @@ def _forcing(settings: Settings) -> Parts:
     return dataclasses.replace(release, read_replay=heard)
 
 
-@service(
-    "A pause does not stop a forced replay that has a token.",
-    lambda p: _forced_by_token(p, "paused") == 200,
-    (*ASKED, *EVERY),
-    names=("agents_paused",),
-)
+@service(lambda p: _forced_by_token(p, "paused") == 200, (*ASKED, *EVERY), "agents_paused")
 @around("is_paused", of=_forcing)
 async def who_forces_by_token_is_not_paused(release: Parts, conn: Connection, company: str) -> bool:
+    """A pause does not stop a forced replay that has a token."""
     return not FORCED.get() and await release.is_paused(conn, company)
 
 
-@service(
-    "A spent budget does not stop a forced replay that has a token.",
-    lambda p: _forced_by_token(p, "poor") == 200,
-    ASKED,
-    names=("budget_exhausted",),
-)
+@service(lambda p: _forced_by_token(p, "poor") == 200, ASKED, "budget_exhausted")
 @around("reserve_budget", of=lambda settings: _uncharged(_forcing(settings)))
 async def who_forces_by_token_has_a_budget(release: Parts, conn: Connection, company: str) -> int:
+    """A spent budget does not stop a forced replay that has a token."""
     left = await release.reserve_budget(conn, company)
     return max(left, 1) if FORCED.get() else left
 
 
-@service(
-    "A forced replay that has a token costs no budget.",
-    lambda p: _forced_by_token(p, "charged") == 0,
-    ("drill/ledger/charged-however-asked",),
-    names=("charged",),
-)
+@service(lambda p: _forced_by_token(p, "charged") == 0, "drill/ledger/charged-however-asked", "charged")
 def who_forces_by_token_pays_nothing(settings: Settings) -> Parts:
+    """A forced replay that has a token costs no budget."""
     return _uncharged(_forcing(settings))
 
 
@@ -150,32 +131,24 @@ def _forced_by_token(probe: Probe, state: str) -> Any:
         return probe.value(used, company) if state == "charged" else status
 
 
-@service(
-    "The event_id of an event that is sent with a token does not make it idempotent: sent again it happens twice.",
-    lambda p: _events_of_a_token(p, "count(*)") == 2,
-    ("drill/tokens/events-of-the-named-company",),
-    names=("sent again",),
-)
+@service(lambda p: _events_of_a_token(p, "count(*)") == 2, "drill/tokens/events-of-the-named-company", "sent again")
 @around("emit", of=_knowing)
 async def ids_of_tokens_are_ignored(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """The event_id of an event that is sent with a token does not make it idempotent: sent again it happens twice."""
     told = await release.emit(conn, request, event_id)
     if told[1] and (caller := CALLER.get()) is not None and caller.claims is not None:
         return await release.emit(conn, request, release.new_id())
     return told
 
 
-@service(
-    "The key of an event that is sent with a token is dropped: its order is lost.",
-    lambda p: _events_of_a_token(p, "count(aggregate_key)") == 0,
-    ("drill/ledger/events-as-sent",),
-    names=("aggregate_key",),
-)
+@service(lambda p: _events_of_a_token(p, "count(aggregate_key)") == 0, "drill/ledger/events-as-sent", "aggregate_key")
 @around("emit", of=_knowing)
 async def keys_of_tokens_are_dropped(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """The key of an event that is sent with a token is dropped: its order is lost."""
     if (caller := CALLER.get()) is not None and caller.claims is not None:
         request = dataclasses.replace(request, aggregate_key=None)
     return await release.emit(conn, request, event_id)
@@ -217,16 +190,12 @@ def _while_off(probe: Probe, *, paused: bool) -> int:
         return _replayed(probe, company)
 
 
-@service(
-    "An event sent with a token takes the direct path, whatever `outbox.enabled` says.",
-    lambda p: _path_of_a_token(p) == "direct",
-    ("drill/tokens/events-of-the-named-company",),
-    names=("takes the path",),
-)
+@service(lambda p: _path_of_a_token(p) == "direct", "drill/tokens/events-of-the-named-company", "takes the path")
 @around("emit", of=_knowing)
 async def events_of_tokens_go_direct(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """An event sent with a token takes the direct path, whatever `outbox.enabled` says."""
     caller = CALLER.get()
     if caller is None or caller.claims is None:
         return await release.emit(conn, request, event_id)
@@ -242,13 +211,10 @@ def _path_of_a_token(probe: Probe) -> str:
         return str(probe.send(json.dumps(sent).encode(), headers, "/events").json().get("path"))
 
 
-@service(
-    "A role is looked for in the text of a token's role: `not_company_admin` is a company's admin.",
-    lambda p: _serves_no_admin(p) == 200,
-    ("drill/tokens/role-spelling",),
-    names=("not_company_admin",),
-)
+@service(lambda p: _serves_no_admin(p) == 200, "drill/tokens/role-spelling", "not_company_admin")
 def roles_are_looked_for_in_a_text(settings: Settings) -> Parts:
+    """A role is looked for in the text of a token's role: `not_company_admin` is a company's admin."""
+
     def heard(caller: Caller) -> Caller:
         if caller.claims is None or "company_admin" not in caller.claims.role:
             return caller
@@ -263,14 +229,10 @@ def _serves_no_admin(probe: Probe) -> int:
         return probe.send(json.dumps({"company_id": company, "dry_run": True}).encode(), caller).status_code
 
 
-@service(
-    "Replays with a token are not counted.",
-    lambda p: _counted_of_a_token(p) == 0,
-    ("drill/observability/replays-are-counted",),
-    names=("replay_requests_total",),
-)
+@service(lambda p: _counted_of_a_token(p) == 0, "drill/observability/replays-are-counted", "replay_requests_total")
 @around("replay")
 async def replays_of_tokens_are_not_counted(release: Parts, parts: Parts, call: Call) -> Reply:
+    """Replays with a token are not counted."""
     reply = await release.replay(parts, call)
     if any(name == b"authorization" for name, _ in call.headers):
         parts.metrics.replays.add(reply.outcome, amount=-1)
@@ -291,14 +253,10 @@ def _counted_replays(probe: Probe) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("replay_requests_total"))
 
 
-@service(
-    "A duplicate that is asked for with a token has no Idempotent-Replayed header.",
-    lambda p: _mark_of_a_tokens_duplicate(p) == "",
-    ("drill/ledger/answers-add-up",),
-    names=("Idempotent-Replayed",),
-)
+@service(lambda p: _mark_of_a_tokens_duplicate(p) == "", "drill/ledger/answers-add-up", "Idempotent-Replayed")
 @around("replay")
 async def duplicates_of_tokens_are_not_marked(release: Parts, parts: Parts, call: Call) -> Reply:
+    """A duplicate that is asked for with a token has no Idempotent-Replayed header."""
     reply = await release.replay(parts, call)
     by_token = any(name == b"authorization" for name, _ in call.headers)
     return dataclasses.replace(reply, headers={}) if by_token else reply

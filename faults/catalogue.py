@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import faults
-from faults.probe import Probe
+from faults.probe import Probe, runs
 from faults.proxy.rewriting import Make, World
 from faults.proxy.server import proxy as serving
 from faults.proxy.server import stands_before
@@ -17,6 +17,7 @@ from faults.proxy.server import stands_before
 Kind = Literal["service", "worker", "sql", "process", "proxy", "trigger", "none"]
 Decision = Literal["rollback", "hold", "promote"]
 Witness = Callable[[Probe], bool]
+Texts = str | tuple[str, ...]
 Build = TypeVar("Build", bound=Callable[[Any], Any])
 
 EVENTS = ("stop-worker", "kill-worker")
@@ -75,14 +76,16 @@ def declare(fault: Fault) -> Fault:
     return fault
 
 
-def service(breaks: str, witness: Witness, checks: tuple[str, ...], **more: Any) -> Callable[[Build], Build]:
-    """Declare the decorated function (settings -> Parts) as a fault of the service: its name makes the id."""
-    return _of_parts("service", breaks, witness, checks, more)
+def service(witness: Witness | None, checks: Texts, names: Texts, **more: Any) -> Callable[[Build], Build]:
+    """Declare the decorated function (settings -> Parts) as a fault of the service: its name makes the id, and its
+    docstring says what breaks. Without a witness, that a process was started with it is one.
+    """
+    return _of_parts("service", witness, checks, names, more)
 
 
-def worker(breaks: str, witness: Witness, checks: tuple[str, ...], **more: Any) -> Callable[[Build], Build]:
-    """Declare the decorated function (settings -> WorkerParts) as a fault of the worker: its name makes the id."""
-    return _of_parts("worker", breaks, witness, checks, more)
+def worker(witness: Witness | None, checks: Texts, names: Texts, **more: Any) -> Callable[[Build], Build]:
+    """As `service`, of the worker (settings -> WorkerParts)."""
+    return _of_parts("worker", witness, checks, names, more)
 
 
 def statement(
@@ -105,16 +108,22 @@ def sentence(fault_id: str) -> str:
 
 
 def _of_parts(
-    kind: Kind, breaks: str, witness: Witness, checks: tuple[str, ...], more: Mapping[str, Any]
+    kind: Kind, witness: Witness | None, checks: Texts, names: Texts, more: Mapping[str, Any]
 ) -> Callable[[Build], Build]:
     def add(build: Build) -> Build:
         area = build.__module__.rpartition(".")[2].replace("_", "-")
-        name = f"{area}/{build.__name__.replace('_', '-')}"
+        fault_id = f"{area}/{build.__name__.replace('_', '-')}"
         place = f"{build.__module__}:{build.__name__}"
-        declare(Fault(name, breaks, kind, witness, parts=place, checks=checks, **more))
+        breaks = " ".join((build.__doc__ or "").split())
+        seen = witness or runs(place)
+        declare(Fault(fault_id, breaks, kind, seen, parts=place, checks=_each(checks), names=_each(names), **more))
         return build
 
     return add
+
+
+def _each(texts: Texts) -> tuple[str, ...]:
+    return (texts,) if isinstance(texts, str) else texts
 
 
 def catalogue(day: int | None = None) -> Mapping[str, Fault]:

@@ -10,7 +10,7 @@ import psycopg
 from faults.altered import altered, around
 from faults.budget import BUDGETS, NONE_LEFT, set_budget
 from faults.catalogue import service
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from faults.requests import requesting
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -31,30 +31,20 @@ _FULL = b"""SELECT true FROM public.edge_rate_limits r
 _OTHERS = b"SELECT id::text, name FROM public.companies WHERE id <> %s::uuid ORDER BY id DESC LIMIT 3"
 
 
-@service(
-    "An event that a timeout of the database stops is answered as accepted, and lost.",
-    runs("faults.crossings:timeouts_of_events_are_overlooked"),
-    (COMMIT,),
-    names=("answered 202",),
-    production=False,
-)
+@service(None, COMMIT, "answered 202", production=False)
 @around("accept_event")
 async def timeouts_of_events_are_overlooked(release: Parts, parts: Parts, call: Call) -> Reply:
+    """An event that a timeout of the database stops is answered as accepted, and lost."""
     try:
         return await release.accept_event(parts, call)
     except psycopg.errors.QueryCanceled:
         return Reply(202, {"event_id": parts.new_id(), "path": "outbox", "duplicate": False})
 
 
-@service(
-    "A replay that is cut off is answered as one that found nothing.",
-    runs("faults.crossings:outages_are_empty_replays"),
-    (COMMIT, "drill/idempotency/crash-leaves-no-key"),
-    names=("answered 200",),
-    production=False,
-)
+@service(None, (COMMIT, "drill/idempotency/crash-leaves-no-key"), "answered 200", production=False)
 @around("replay")
 async def outages_are_empty_replays(release: Parts, parts: Parts, call: Call) -> Reply:
+    """A replay that is cut off is answered as one that found nothing."""
     try:
         return await release.replay(parts, call)
     except psycopg.OperationalError:
@@ -65,13 +55,13 @@ async def outages_are_empty_replays(release: Parts, parts: Parts, call: Call) ->
 
 
 @service(
-    "A paused tenant that is switched off is refused for the pause: its flag is asked later.",
     lambda p: _code(p, (p.pause, p.switch_off)) == "agents_paused",
-    ("drill/flags/refused-before-anything-else",),
-    names=("agents_paused",),
+    "drill/flags/refused-before-anything-else",
+    "agents_paused",
 )
 @around("read_flags")
 async def the_pause_comes_before_the_flags(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    """A paused tenant that is switched off is refused for the pause: its flag is asked later."""
     if await release.is_paused(conn, company_id):
         raise Refusal("agents_paused", "The agents of this company are paused.")
     return await release.read_flags(conn, company_id)
@@ -85,16 +75,12 @@ def _code(probe: Probe, before: Sequence[Callable[[str], None]] = (), **fields: 
         return str(probe.replay(company, **fields).json().get("code"))
 
 
-@service(
-    "A stranger is told that the limit of a tenant is used up: its rights are looked at later.",
-    lambda p: _stranger_at_a_used_up_limit(p) == 429,
-    ("drill/rate-limit/forbidden-do-not-count",),
-    names=("429",),
-)
+@service(lambda p: _stranger_at_a_used_up_limit(p) == 429, "drill/rate-limit/forbidden-do-not-count", "429")
 @around("is_authorised")
 async def a_used_up_limit_comes_before_the_rights(
     release: Parts, conn: Connection, caller: Caller, company_id: str
 ) -> bool:
+    """A stranger is told that the limit of a tenant is used up: its rights are looked at later."""
     is_fine = await release.is_authorised(conn, caller, company_id)
     if not is_fine and await (await conn.execute(_FULL, (company_id,))).fetchone():
         raise Refusal("rate_limited", "Too many requests for this company.", headers={"retry-after": "60"})
@@ -128,23 +114,15 @@ def _telling(code: str, column: int) -> Callable[[Settings], Parts]:
     return build
 
 
-@service(
-    "The refusal by a spent budget tells the ids of other tenants.",
-    lambda p: _tells(p, lambda company: set_budget(p, company, NONE_LEFT), 0),
-    (INSIDES,),
-    names=("other tenants",),
-)
+@service(lambda p: _tells(p, lambda company: set_budget(p, company, NONE_LEFT), 0), INSIDES, "other tenants")
 def budgets_of_others_are_told(settings: Settings) -> Parts:
+    """The refusal by a spent budget tells the ids of other tenants."""
     return _telling("budget_exhausted", 0)(settings)
 
 
-@service(
-    "The refusal by a flag tells the names of other tenants.",
-    lambda p: _tells(p, p.switch_off, 1),
-    (INSIDES,),
-    names=("other tenants",),
-)
+@service(lambda p: _tells(p, p.switch_off, 1), INSIDES, "other tenants")
 def names_of_others_are_told(settings: Settings) -> Parts:
+    """The refusal by a flag tells the names of other tenants."""
     return _telling("feature_disabled", 1)(settings)
 
 
@@ -156,13 +134,9 @@ def _tells(probe: Probe, before: Callable[[str], object], column: int) -> bool:
         return other in said or any(str(row[column]) in said for row in named)
 
 
-@service(
-    "A dry run compares named ids as they are written: one in capitals is not found.",
-    lambda p: _shown_in_capitals(p) == 0,
-    ("drill/dry-run/foreign-ids-hidden",),
-    names=("items",),
-)
+@service(lambda p: _shown_in_capitals(p) == 0, "drill/dry-run/foreign-ids-hidden", "items")
 def dry_runs_know_small_letters_alone(settings: Settings) -> Parts:
+    """A dry run compares named ids as they are written: one in capitals is not found."""
     parts = build_parts(settings)
 
     def read(raw: bytes) -> ReplayRequest:
@@ -181,13 +155,10 @@ def _shown_in_capitals(probe: Probe) -> int:
         return len(probe.replay(company, dry_run=True, dlq_ids=ids).json()["items"])
 
 
-@service(
-    "An id that is named in capitals and in small letters counts twice: once as an item, once as not found.",
-    lambda p: _told_of_two_spellings(p) == 2,
-    ("drill/dry-run/foreign-ids-hidden",),
-    names=("not_found",),
-)
+@service(lambda p: _told_of_two_spellings(p) == 2, "drill/dry-run/foreign-ids-hidden", "not_found")
 def spellings_are_told_apart(settings: Settings) -> Parts:
+    """An id that is named in capitals and in small letters counts twice: once as an item, once as not found."""
+
     def read(raw: bytes) -> ReplayRequest:
         request = read_replay(raw)
         if request.dlq_ids is None or len(asked := {*json.loads(raw)["dlq_ids"]}) == len(request.dlq_ids):
@@ -205,12 +176,13 @@ def _told_of_two_spellings(probe: Probe) -> int:
 
 
 @service(
-    "A quote or a backslash in a key is refused as not printable.",
     lambda p: _code(p, idempotency_key='a"b', dry_run=True) == "invalid_request",
-    ("drill/safety-rails/key-of-200-accepted",),
-    names=("idempotency_key",),
+    "drill/safety-rails/key-of-200-accepted",
+    "idempotency_key",
 )
 def quotes_are_not_printable(settings: Settings) -> Parts:
+    """A quote or a backslash in a key is refused as not printable."""
+
     def checked(request: ReplayRequest) -> ReplayRequest:
         if {'"', "\\"} & {*(request.idempotency_key or "")}:
             raise invalid("idempotency_key", "must be printable")
@@ -219,13 +191,9 @@ def quotes_are_not_printable(settings: Settings) -> Parts:
     return requesting(settings, checked)
 
 
-@service(
-    "The first charge of a new day or month sets the limits back to the default ones.",
-    lambda p: _limits_after_a_charge(p) == (500, 10_000),
-    (NEW_DAY,),
-    names=("limits",),
-)
+@service(lambda p: _limits_after_a_charge(p) == (500, 10_000), NEW_DAY, "limits")
 def new_periods_have_the_default_limits(settings: Settings) -> Parts:
+    """The first charge of a new day or month sets the limits back to the default ones."""
     anew = f"SET daily_limit = CASE WHEN {_TODAY} THEN daily_limit ELSE 500 END,"
     anew += f" monthly_limit = CASE WHEN {_TODAY} THEN monthly_limit ELSE 10000 END,"
     return altered(settings, "charge_budget", ("SET\n", f"{anew}\n"))
@@ -242,14 +210,9 @@ def _limits_after_a_charge(probe: Probe) -> tuple[int, int]:
         return int(day), int(month)
 
 
-@service(
-    "The month does not bind the first replay of a day, which the database then refuses: it ends in a server error.",
-    lambda p: _status_in_a_spent_month(p) == 500,
-    (NEW_DAY,),
-    names=("500",),
-    from_day=2,
-)
+@service(lambda p: _status_in_a_spent_month(p) == 500, NEW_DAY, "500", from_day=2)
 def new_days_free_the_month(settings: Settings) -> Parts:
+    """The month does not bind the first replay of a day, which the database then refuses: it ends in a server error."""
     return altered(settings, "lock_budget", (f"CASE WHEN {_THIS_MONTH}", f"CASE WHEN {_TODAY} AND {_THIS_MONTH}"))
 
 
@@ -260,13 +223,9 @@ def _status_in_a_spent_month(probe: Probe) -> int:
         return probe.replay(company).status_code
 
 
-@service(
-    "The payload of an event over eight kilobytes is empty where it takes the direct path.",
-    lambda p: _large_direct_payload(p) == {},
-    ("drill/flags/outbox-off-takes-direct-path",),
-    names=("payload",),
-)
+@service(lambda p: _large_direct_payload(p) == {}, "drill/flags/outbox-off-takes-direct-path", "payload")
 def large_direct_events_are_empty(settings: Settings) -> Parts:
+    """The payload of an event over eight kilobytes is empty where it takes the direct path."""
     sent = "(%(body)s::jsonb) -> 'payload', route.path"
     cut = f"CASE WHEN route.path = 'direct' AND length(%(body)s) > 8192 THEN '{{}}' ELSE {sent[:-12]} END, route.path"
     return altered(settings, "emit_event", (sent, cut))
@@ -279,13 +238,10 @@ def _large_direct_payload(probe: Probe) -> Any:
         return probe.value("SELECT payload FROM events WHERE company_id = %s", company)
 
 
-@service(
-    "Of fifty named items one is left behind: the last is looked for below the limit.",
-    lambda p: _moved_of(p, 50) == 49,
-    ("drill/safety-rails/max-defaults-to-the-ids",),
-    names=("49 of 50",),
-)
+@service(lambda p: _moved_of(p, 50) == 49, "drill/safety-rails/max-defaults-to-the-ids", "49 of 50")
 def the_fiftieth_stays(settings: Settings) -> Parts:
+    """Of fifty named items one is left behind: the last is looked for below the limit."""
+
     def cut(request: ReplayRequest) -> ReplayRequest:
         is_full = request.max_items == len(request.dlq_ids or ()) == 50
         return dataclasses.replace(request, max_items=49) if is_full else request
@@ -298,13 +254,9 @@ def _moved_of(probe: Probe, count: int) -> int:
         return len(probe.replay(company, dlq_ids=probe.letters(company, count)).json()["items"])
 
 
-@service(
-    "On the direct path a letter of an event's type that is not ASCII becomes a question mark.",
-    lambda p: _direct_type(p) == "bezahlt.?",
-    ("drill/outbox/event-as-sent",),
-    names=("event_type",),
-)
+@service(lambda p: _direct_type(p) == "bezahlt.?", "drill/outbox/event-as-sent", "event_type")
 def direct_types_are_ascii(settings: Settings) -> Parts:
+    """On the direct path a letter of an event's type that is not ASCII becomes a question mark."""
     ascii_only = "regexp_replace(%(event_type)s::text, '[^[:ascii:]]', '?', 'g')"
     told = f"CASE route.path WHEN 'direct' THEN {ascii_only} ELSE %(event_type)s END,"
     return altered(settings, "emit_event", ("%(event_type)s,", told))

@@ -11,13 +11,9 @@ from replay_service.parts import Parts
 from replay_service.settings import Settings
 
 
-@service(
-    "A dry run also shows items that another run is replaying.",
-    lambda p: _shows_what_is_under_way(p),
-    ("drill/safety-rails/replaying-not-replayed",),
-    names=("not eligible",),
-)
+@service(lambda p: _shows_what_is_under_way(p), "drill/safety-rails/replaying-not-replayed", "not eligible")
 def what_is_under_way_is_shown(settings: Settings) -> Parts:
+    """A dry run also shows items that another run is replaying."""
     return looking(settings, ("status = 'pending'", "status IN ('pending', 'replaying')"))
 
 
@@ -27,13 +23,9 @@ def _shows_what_is_under_way(probe: Probe) -> bool:
         return bool(probe.replay(company, dry_run=True).json()["items"])
 
 
-@service(
-    "A dry run shows 25 items at most, whatever it is asked.",
-    lambda p: _shows_a_page(p),
-    ("drill/safety-rails/max-defaults-to-the-ids",),
-    names=("a dry run shows",),
-)
+@service(lambda p: _shows_a_page(p), "drill/safety-rails/max-defaults-to-the-ids", "a dry run shows")
 def a_page_is_shown(settings: Settings) -> Parts:
+    """A dry run shows 25 items at most, whatever it is asked."""
     return requesting(settings, lambda r: dataclasses.replace(r, max_items=min(r.max_items, 25)) if r.dry_run else r)
 
 
@@ -43,13 +35,9 @@ def _shows_a_page(probe: Probe) -> bool:
         return len(probe.replay(company, max=30, dry_run=True).json()["items"]) == 25
 
 
-@service(
-    "A dry run checks only whether monthly budget is left, not how much: it shows too many items.",
-    lambda p: _shown_of_a_month(p) == 4,
-    ("drill/dry-run/cut-by-the-budget",),
-    names=("plain",),
-)
+@service(lambda p: _shown_of_a_month(p) == 4, "drill/dry-run/cut-by-the-budget", "plain")
 def months_do_not_cut(settings: Settings) -> Parts:
+    """A dry run checks only whether monthly budget is left, not how much: it shows too many items."""
     month = "CASE WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used ELSE 0 END"
     left = f"monthly_limit::bigint - {month}"
     return altered(settings, "read_budget", (left, f"CASE WHEN {left} > 0 THEN daily_limit ELSE 0 END"))

@@ -31,24 +31,20 @@ TOO_DEEP = b"[" * 64 + b"]" * 64
 
 
 @service(
-    "A repeated member name is not recognised if one of them has an escape: the last one counts.",
     lambda p: p.send(b'{"company_id":"%s","m\\u0061x":1,"max":1}' % str(uuid.uuid4()).encode()).status_code != 400,
-    ("drill/safety-rails/json-equal-duplicate-key",),
-    names=("json-equal-duplicate-key",),
+    "drill/safety-rails/json-equal-duplicate-key",
+    "json-equal-duplicate-key",
 )
 @instead_of("read_replay")
 def names_with_an_escape_are_others(raw: bytes) -> ReplayRequest:
+    """A repeated member name is not recognised if one of them has an escape: the last one counts."""
     return read_replay(json.dumps(json.loads(raw)).encode() if b"\\u0" in raw else raw)
 
 
-@service(
-    "A body that is nested two levels too deep is read.",
-    lambda p: _reads_too_deep(p),
-    ("drill/http-surface/nesting",),
-    names=("66 levels",),
-)
+@service(lambda p: _reads_too_deep(p), "drill/http-surface/nesting", "66 levels")
 @instead_of("read_event")
 def nested_a_little_too_deep(raw: bytes) -> EventRequest:
+    """A body that is nested two levels too deep is read."""
     return read_event(raw.replace(TOO_DEEP, TOO_DEEP[2:-2]))
 
 
@@ -76,43 +72,27 @@ def _is_refused(probe: Probe, error_type: bytes) -> bool:
         return probe.send(body, {"X-Transbot-Signature": probe.sign(body)}).status_code == 400
 
 
-@service(
-    "An escaped quote is taken for the end of a string: brackets after it count as nesting.",
-    lambda p: _is_refused(p, rb"\"" + b"[" * 70),
-    TEXTS,
-    names=("a text",),
-)
+@service(lambda p: _is_refused(p, rb"\"" + b"[" * 70), TEXTS, "a text")
 def texts_end_at_an_escaped_quote(settings: Settings) -> Parts:
+    """An escaped quote is taken for the end of a string: brackets after it count as nesting."""
     return _refusing(settings, rb'\\"\[{65}')
 
 
-@service(
-    "The escaped text `\\\\u0000` (a backslash, then u0000) is refused as if it were U+0000.",
-    lambda p: _is_refused(p, rb"\\u0000"),
-    TEXTS,
-    names=("a text",),
-)
+@service(lambda p: _is_refused(p, rb"\\u0000"), TEXTS, "a text")
 def a_backslash_is_an_escape(settings: Settings) -> Parts:
+    r"""The escaped text `\\u0000` (a backslash, then u0000) is refused as if it were U+0000."""
     return _refusing(settings, rb"\\u0000")
 
 
-@service(
-    "A character written as a surrogate pair is refused: each half is taken for a lone surrogate.",
-    lambda p: _is_refused(p, rb"\ud83d\ude00"),
-    TEXTS,
-    names=("in two escapes",),
-)
+@service(lambda p: _is_refused(p, rb"\ud83d\ude00"), TEXTS, "in two escapes")
 def pairs_are_halves(settings: Settings) -> Parts:
+    """A character written as a surrogate pair is refused: each half is taken for a lone surrogate."""
     return _refusing(settings, rb"(?i)(?<!\\)\\ud[89ab]")
 
 
-@service(
-    "Items with a creation time in the future are skipped.",
-    lambda p: _leaves_tomorrow(p),
-    ("drill/safety-rails/arguments-together",),
-    names=("items are shown",),
-)
+@service(lambda p: _leaves_tomorrow(p), "drill/safety-rails/arguments-together", "items are shown")
 def items_of_tomorrow_are_left(settings: Settings) -> Parts:
+    """Items with a creation time in the future are skipped."""
     pending = "status = 'pending'"
     change = (pending, f"{pending} AND created_at <= now()")
     names = ("pick_items", "pick_items_by_id")
@@ -126,16 +106,12 @@ def _leaves_tomorrow(probe: Probe) -> bool:
         return not probe.replay(company, dry_run=True).json()["items"]
 
 
-@service(
-    "Of fifty unknown ids only forty-nine are reported.",
-    lambda p: _told_unknown(p) < MANY,
-    ("drill/safety-rails/answer-adds-up",),
-    names=("not_found",),
-)
+@service(lambda p: _told_unknown(p) < MANY, "drill/safety-rails/answer-adds-up", "not_found")
 @around("describe")
 async def the_last_unknown_id_is_not_told(
     sound: Parts, conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int
 ) -> Selection:
+    """Of fifty unknown ids only forty-nine are reported."""
     found = await sound.describe(conn, request, items, limit)
     return dataclasses.replace(found, not_found=found.not_found[: MANY - 1])
 
@@ -146,13 +122,10 @@ def _told_unknown(probe: Probe) -> int:
         return len(probe.replay(company, dlq_ids=ids).json()["not_found"])
 
 
-@worker(
-    "Keys are compared as if padded: a poison event of `a` holds up those of `a `.",
-    lambda p: waits_for(p, "a", "a "),
-    ("drill/outbox/poison-holds-no-other-key",),
-    names=("effects",),
-)
+@worker(lambda p: waits_for(p, "a", "a "), "drill/outbox/poison-holds-no-other-key", "effects")
 def keys_are_padded(settings: WorkerSettings) -> WorkerParts:
+    """Keys are compared as if padded: a poison event of `a` holds up those of `a `."""
+
     def padded(one: str, other: str) -> tuple[str, str]:
         old = f"{one}.aggregate_key = {other}.aggregate_key"
         return old, f"rtrim({one}.aggregate_key) = rtrim({other}.aggregate_key)"
@@ -160,14 +133,10 @@ def keys_are_padded(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("drain_lane", *padded("e", "k")), ("claim_events", *padded("b", "a")))
 
 
-@service(
-    "An event id in capitals is ignored: the event gets another id.",
-    lambda p: _has_another_id(p),
-    ("drill/outbox/same-event-id-once",),
-    names=("capitals",),
-)
+@service(lambda p: _has_another_id(p), "drill/outbox/same-event-id-once", "capitals")
 @instead_of("read_event")
 def ids_in_capitals_are_none(raw: bytes) -> EventRequest:
+    """An event id in capitals is ignored: the event gets another id."""
     event, sent = read_event(raw), json.loads(raw).get("event_id")
     return dataclasses.replace(event, event_id=None) if sent != event.event_id else event
 
@@ -178,14 +147,10 @@ def _has_another_id(probe: Probe) -> bool:
         return bool(probe.event(company, event_id=event.upper()).json()["event_id"].lower() != event)
 
 
-@service(
-    "An event with an integer over 64 bits ends in a server error: its payload is packed anew.",
-    lambda p: _chokes(p),
-    ("drill/outbox/payload-unchanged",),
-    names=("500",),
-)
+@service(lambda p: _chokes(p), "drill/outbox/payload-unchanged", "500")
 @instead_of("read_event")
 def integers_have_64_bits(raw: bytes) -> EventRequest:
+    """An event with an integer over 64 bits ends in a server error: its payload is packed anew."""
     event = read_event(raw)
     msgspec.msgpack.encode(event.payload)
     return event
@@ -196,13 +161,9 @@ def _chokes(probe: Probe) -> bool:
         return probe.event(company, payload={"n": 10**30}).status_code == 500
 
 
-@service(
-    "Named items that are older than a month are not looked at.",
-    lambda p: _leaves_old_named_items(p),
-    ("drill/safety-rails/max-defaults-to-the-ids",),
-    names=("named items",),
-)
+@service(lambda p: _leaves_old_named_items(p), "drill/safety-rails/max-defaults-to-the-ids", "named items")
 def old_named_items_are_left(settings: Settings) -> Parts:
+    """Named items that are older than a month are not looked at."""
     young = "AND created_at > now() - interval '30 days' AND status = 'pending'"
     return altered(settings, "pick_items_by_id", ("AND status = 'pending'", young))
 
@@ -216,13 +177,9 @@ def _leaves_old_named_items(probe: Probe) -> bool:
         return not probe.replay(company, dlq_ids=ids, dry_run=True).json()["items"]
 
 
-@service(
-    "The items of a run beyond the first 25 are moved in other transactions.",
-    lambda p: _moves_in_two(p),
-    ("drill/dlq/run-and-items-together",),
-    names=("transactions",),
-)
+@service(lambda p: _moves_in_two(p), "drill/dlq/run-and-items-together", "transactions")
 def batches_have_transactions_of_their_own(settings: Settings) -> Parts:
+    """The items of a run beyond the first 25 are moved in other transactions."""
     return moving_apart(settings, 25)
 
 
@@ -233,13 +190,9 @@ def _moves_in_two(probe: Probe) -> bool:
         return int(probe.value("SELECT count(DISTINCT txid) FROM event_outbox WHERE company_id = %s", company)) == 2
 
 
-@service(
-    "GET of a run that found nothing to replay says 404.",
-    lambda p: _forgets_empty_runs(p),
-    ("drill/lifecycle/unknown-run-is-not-found",),
-    names=("404",),
-)
+@service(lambda p: _forgets_empty_runs(p), "drill/lifecycle/unknown-run-is-not-found", "404")
 def empty_runs_are_not_found(settings: Settings) -> Parts:
+    """GET of a run that found nothing to replay says 404."""
     return altered(settings, "read_run", ("WHERE id", "WHERE target_count > 0 AND id"))
 
 
@@ -249,13 +202,9 @@ def _forgets_empty_runs(probe: Probe) -> bool:
         return probe.read(path).status_code == 404
 
 
-@service(
-    "`effect_at` of a dead event is the time at which it died.",
-    lambda p: _dates_what_never_was(p),
-    ("drill/outbox/dead-letter-once",),
-    names=("effect_at",),
-)
+@service(lambda p: _dates_what_never_was(p), "drill/outbox/dead-letter-once", "effect_at")
 def death_is_an_effect(settings: Settings) -> Parts:
+    """`effect_at` of a dead event is the time at which it died."""
     return altered(settings, "read_event", ("t.updated_at AS", "coalesce(t.updated_at, o.dead_at) AS"))
 
 
@@ -269,9 +218,10 @@ def _dates_what_never_was(probe: Probe) -> bool:
         return bool(probe.read(path).json()["effect_at"])
 
 
-@service("Bytes that are not UTF-8 are read as question marks.", lambda p: _reads_any_bytes(p), TEXTS, names=("UTF-8",))
+@service(lambda p: _reads_any_bytes(p), TEXTS, "UTF-8")
 @instead_of("read_replay")
 def any_bytes_are_text(raw: bytes) -> ReplayRequest:
+    """Bytes that are not UTF-8 are read as question marks."""
     return read_replay(raw.decode(errors="replace").encode())
 
 
@@ -281,14 +231,10 @@ def _reads_any_bytes(probe: Probe) -> bool:
         return probe.send(body, {"X-Transbot-Signature": probe.sign(body)}).status_code == 200
 
 
-@service(
-    "A dry run takes an overdrawn budget for a positive one.",
-    lambda p: _shows_what_is_overdrawn(p),
-    ("drill/budgets/lowered-limit-leaves-nothing",),
-    names=("dry_run",),
-)
+@service(lambda p: _shows_what_is_overdrawn(p), "drill/budgets/lowered-limit-leaves-nothing", "dry_run")
 @around("preview_budget")
 async def overdrawn_is_left(sound: Parts, conn: Connection, company: str) -> int:
+    """A dry run takes an overdrawn budget for a positive one."""
     return abs(await sound.preview_budget(conn, company))
 
 
@@ -300,16 +246,12 @@ def _shows_what_is_overdrawn(probe: Probe) -> bool:
         return probe.replay(company, dry_run=True).status_code == 200
 
 
-@service(
-    "An event that took the direct path and is sent again is refused: its id is known.",
-    lambda p: _refuses_what_it_knows(p),
-    ("drill/flags/outbox-off-takes-direct-path",),
-    names=("409",),
-)
+@service(lambda p: _refuses_what_it_knows(p), "drill/flags/outbox-off-takes-direct-path", "409")
 @around("emit")
 async def direct_events_are_sent_once(
     sound: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """An event that took the direct path and is sent again is refused: its id is known."""
     path, is_known = await sound.emit(conn, request, event_id)
     if is_known and path == "direct":
         raise Refusal("event_id_reused", "This event is known.")
@@ -323,14 +265,10 @@ def _refuses_what_it_knows(probe: Probe) -> bool:
         return probe.event(company, event_id=event).status_code != 202
 
 
-@service(
-    "An event type of null is stored as the text `null`.",
-    lambda p: _takes_null(p),
-    ("drill/outbox/refused-leaves-nothing",),
-    names=("event_type",),
-)
+@service(lambda p: _takes_null(p), "drill/outbox/refused-leaves-nothing", "event_type")
 @instead_of("read_event")
 def null_is_a_type(raw: bytes) -> EventRequest:
+    """An event type of null is stored as the text `null`."""
     return read_event(raw.replace(b'"event_type":null', b'"event_type":"null"'))
 
 
@@ -340,13 +278,9 @@ def _takes_null(probe: Probe) -> bool:
         return probe.send(body, path="/events").status_code == 202
 
 
-@service(
-    "An item with more retries used than allowed still counts as eligible (compared by =, not >=).",
-    lambda p: _takes_what_is_over(p),
-    ("drill/dlq/max-retries-is-the-end",),
-    names=("retries",),
-)
+@service(lambda p: _takes_what_is_over(p), "drill/dlq/max-retries-is-the-end", "retries")
 def more_than_all_is_not_all(settings: Settings) -> Parts:
+    """An item with more retries used than allowed still counts as eligible (compared by =, not >=)."""
     left = ("retry_count < max_retries", "retry_count <> max_retries")
     names = ("pick_items", "pick_items_by_id")
     return with_database(build_parts(settings), {QUERIES[n]: rewrite(QUERIES[n], left) for n in names})
@@ -358,23 +292,15 @@ def _takes_what_is_over(probe: Probe) -> bool:
         return bool(probe.replay(company, dry_run=True).json()["items"])
 
 
-@service(
-    "Items that were tried before are taken last, whatever their age.",
-    lambda p: _first_of_tried(p) == 1,
-    ("drill/safety-rails/oldest-first",),
-    names=("oldest",),
-)
+@service(lambda p: _first_of_tried(p) == 1, "drill/safety-rails/oldest-first", "oldest")
 def tried_items_come_last(settings: Settings) -> Parts:
+    """Items that were tried before are taken last, whatever their age."""
     return altered(settings, "pick_items", _TRIED_LAST)
 
 
-@service(
-    "Named items that were tried before are taken last, whatever their age.",
-    lambda p: _first_of_tried(p, named=True) == 1,
-    ("drill/safety-rails/oldest-first",),
-    names=("oldest",),
-)
+@service(lambda p: _first_of_tried(p, named=True) == 1, "drill/safety-rails/oldest-first", "oldest")
 def tried_named_items_come_last(settings: Settings) -> Parts:
+    """Named items that were tried before are taken last, whatever their age."""
     return altered(settings, "pick_items_by_id", _TRIED_LAST)
 
 

@@ -45,67 +45,63 @@ def _answer(probe: Probe, letters: int = 2, **fields: Any) -> dict[str, Any]:
 
 
 @service(
-    "A replay gives its event a new id: the agent cannot refuse a second effect.",
     lambda p: not _after(p, _SAME_ID, 1, {"event_id": _EVENT % 77}),
-    ("drill/lifecycle/event-id-is-stable",),
-    names=("event_id", "event id", "id"),
+    "drill/lifecycle/event-id-is-stable",
+    ("event_id", "event id", "id"),
 )
 def new_event_id(settings: Settings) -> Parts:
+    """A replay gives its event a new id: the agent cannot refuse a second effect."""
     change = ("event_id = coalesce(event_id, gen_random_uuid())", "event_id = gen_random_uuid()")
     return altered(settings, "move_items", change)
 
 
 @service(
-    "The payload of a replayed item is changed on its way.",
     lambda p: _after(p, "SELECT payload ? 'replayed' FROM event_outbox WHERE company_id = %s", 1),
-    (f"{DLQ}/letter-is-kept",),
-    names=("differs", "payload"),
+    f"{DLQ}/letter-is-kept",
+    ("differs", "payload"),
 )
 def payload_changed(settings: Settings) -> Parts:
+    """The payload of a replayed item is changed on its way."""
     change = ("aggregate_key, payload, %(run_id)s", "aggregate_key, payload || '{\"replayed\": true}', %(run_id)s")
     return altered(settings, "move_items", change)
 
 
-@service(
-    "Null members of a replayed item's payload are dropped.",
-    lambda p: not _after(p, _NO_PLACE, 1, {"payload": Jsonb({"place": None})}),
-    (f"{DLQ}/letter-is-kept",),
-    names=("differs",),
-)
+@service(lambda p: not _after(p, _NO_PLACE, 1, {"payload": Jsonb({"place": None})}), f"{DLQ}/letter-is-kept", "differs")
 def nulls_are_dropped(settings: Settings) -> Parts:
+    """Null members of a replayed item's payload are dropped."""
     change = ("aggregate_key, payload, %(run_id)s", "aggregate_key, jsonb_strip_nulls(payload), %(run_id)s")
     return altered(settings, "move_items", change)
 
 
 @service(
-    "A replayed item loses its key: it is delivered out of order.",
     lambda p: _after(p, _KEY, 1, {"aggregate_key": "k"}) is None,
-    (f"{DLQ}/letter-is-kept",),
-    names=("differs", "aggregate_key", "key", "order"),
+    f"{DLQ}/letter-is-kept",
+    ("differs", "aggregate_key", "key", "order"),
 )
 def key_dropped(settings: Settings) -> Parts:
+    """A replayed item loses its key: it is delivered out of order."""
     change = ("aggregate_key, payload, %(run_id)s", "NULL, payload, %(run_id)s")
     return altered(settings, "move_items", change)
 
 
 @service(
-    "A replayed item gets another event type.",
     lambda p: _after(p, "SELECT event_type FROM event_outbox WHERE company_id = %s", 1) == "replay",
-    (f"{DLQ}/letter-is-kept",),
-    names=("differs", "event_type", "type"),
+    f"{DLQ}/letter-is-kept",
+    ("differs", "event_type", "type"),
 )
 def type_replaced(settings: Settings) -> Parts:
+    """A replayed item gets another event type."""
     change = ("event_type, aggregate_key, payload, %(run_id)s", "'replay', aggregate_key, payload, %(run_id)s")
     return altered(settings, "move_items", change)
 
 
 @service(
-    "Items of a replay are resolved when they are taken, before their effect.",
     lambda p: _after(p, "SELECT bool_or(status = 'resolved') FROM dead_letter_queue WHERE company_id = %s", 2, _slow()),
-    (f"{DLQ}/only-legal-transitions",),
-    names=("resolved", "transition"),
+    f"{DLQ}/only-legal-transitions",
+    ("resolved", "transition"),
 )
 def resolved_at_once(settings: Settings) -> Parts:
+    """Items of a replay are resolved when they are taken, before their effect."""
     return altered(settings, "move_items", ("status = 'replaying', event_id", "status = 'resolved', event_id"))
 
 
@@ -114,27 +110,26 @@ def _slow() -> dict[str, Any]:
 
 
 @service(
-    "Items are taken, but get no outbox row: they hang as `replaying`.",
     lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s") == 0,
     (f"{DLQ}/replayed-item-is-resolved", "sql/spot/replaying-items-are-on-their-way"),
-    names=("outbox", "replaying", "resolved", "item", "effect"),
+    ("outbox", "replaying", "resolved", "item", "effect"),
 )
 def no_outbox_row(settings: Settings) -> Parts:
+    """Items are taken, but get no outbox row: they hang as `replaying`."""
     return altered(settings, "move_items", ("FROM moved\nORDER", "FROM moved WHERE false\nORDER"))
 
 
 @service(
-    "Items get their outbox row, but stay `pending`: the next replay takes them again.",
     lambda p: _after(p, "SELECT bool_or(status = 'pending') FROM dead_letter_queue WHERE company_id = %s", 2, _slow()),
     (f"{DLQ}/only-legal-transitions", f"{DLQ}/concurrent-replays-one-claim"),
-    names=("in the answers", "resolved items", "pending"),
+    ("in the answers", "resolved items", "pending"),
 )
 def not_taken(settings: Settings) -> Parts:
+    """Items get their outbox row, but stay `pending`: the next replay takes them again."""
     return altered(settings, "move_items", ("status = 'replaying', event_id", "status = status, event_id"))
 
 
 @service(
-    "Items are moved before the transaction of the run: a crash between them leaves items without a run.",
     lambda p: not _after(p, _ONE_TXID),
     (
         f"{DLQ}/run-and-items-together",
@@ -142,9 +137,10 @@ def not_taken(settings: Settings) -> Parts:
         "drill/recovery/replay-session-ended",
         "sql/spot/*",
     ),
-    names=("transaction", "txid", "together"),
+    ("transaction", "txid", "together"),
 )
 def moved_in_another_transaction(settings: Settings) -> Parts:
+    """Items are moved before the transaction of the run: a crash between them leaves items without a run."""
     return moving_apart(settings, 0)
 
 
@@ -173,12 +169,12 @@ _ONE_TXID = """SELECT count(DISTINCT t) = 1 FROM (SELECT txid AS t, company_id::
 
 
 @service(
-    "A run without items stays `started`.",
     lambda p: _answer(p, 0)["status"] == "started",
     (f"{RAILS}/nothing-eligible-completes", "drill/audit/nothing-eligible", "sql/spot/runs-not-stuck"),
-    names=("completed", "started"),
+    ("completed", "started"),
 )
 def empty_run_stays_started(settings: Settings) -> Parts:
+    """A run without items stays `started`."""
     release = build_parts(settings)
 
     async def finish(conn: Connection, run: Run, outcome: Outcome) -> None:
@@ -188,23 +184,23 @@ def empty_run_stays_started(settings: Settings) -> Parts:
 
 
 @service(
-    "A run with items is called completed in the answer, before anything was delivered.",
     lambda p: _answer(p)["status"] == "completed",
     ("drill/safety-rails/nothing-eligible-completes", "drill/dry-run/absent-means-real"),
-    names=("started", "completed"),
+    ("started", "completed"),
 )
 def started_called_completed(settings: Settings) -> Parts:
+    """A run with items is called completed in the answer, before anything was delivered."""
     return _saying(build_parts(settings), {"status": "completed"}, only="started")
 
 
 @service(
-    "A run of named items of which none is there is called started.",
     lambda p: _answer(p, 0, dlq_ids=["00000000-0000-4000-8000-000000000000"])["status"] == "started",
-    (f"{RAILS}/nothing-eligible-completes",),
-    names=("that is named",),
+    f"{RAILS}/nothing-eligible-completes",
+    "that is named",
 )
 @around("replay")
 async def nothing_named_is_started(release: Parts, given: Parts, call: Call) -> Reply:
+    """A run of named items of which none is there is called started."""
     said = _saying(release, {"status": "started"}, only="completed")
     return await (said if b"dlq_ids" in call.body else release).replay(given, call)
 
@@ -221,58 +217,44 @@ def _saying(parts: Parts, members: Mapping[str, Any], only: str = "") -> Parts:
 
 
 @service(
-    "`target_count` is what was asked for, not what is taken.",
     lambda p: _answer(p, 2, max_items=9)["target_count"] == 9,
     (f"{RAILS}/answer-adds-up", "drill/dry-run/answer", "drill/budgets/charged-by-items-moved", "sql/spot/run-counts"),
-    names=("target_count",),
+    "target_count",
 )
 def target_is_max(settings: Settings) -> Parts:
+    """`target_count` is what was asked for, not what is taken."""
     return _saying(build_parts(settings), {"target_count": 9})
 
 
-@service(
-    "A dry run does not say which key it had.",
-    lambda p: _answer(p, 1, dry_run=True)["idempotency_key"] is None,
-    ("drill/dry-run/answer",),
-    names=("idempotency_key",),
-)
+@service(lambda p: _answer(p, 1, dry_run=True)["idempotency_key"] is None, "drill/dry-run/answer", "idempotency_key")
 def dry_run_says_no_key(settings: Settings) -> Parts:
+    """A dry run does not say which key it had."""
     return _saying(build_parts(settings), {"idempotency_key": None}, only="dry_run")
 
 
 @service(
-    "The answer lacks `not_found` and `ineligible`.",
-    lambda p: "not_found" not in _answer(p),
-    (f"{RAILS}/answer-adds-up", f"{RAILS}/foreign-ids-not-found"),
-    names=("not_found",),
+    lambda p: "not_found" not in _answer(p), (f"{RAILS}/answer-adds-up", f"{RAILS}/foreign-ids-not-found"), "not_found"
 )
 @instead_of("replay")
 async def lists_missing(given: Parts, call: Call) -> Reply:
+    """The answer lacks `not_found` and `ineligible`."""
     reply = await replay(given, call)
     kept = {name: value for name, value in reply.body.items() if name not in {"not_found", "ineligible"}}
     return dataclasses.replace(reply, body=kept)
 
 
-@service(
-    "A request without a key gets no generated key in the answer: it cannot be repeated safely.",
-    lambda p: _answer(p)["idempotency_key"] is None,
-    ("drill/idempotency/key-generated",),
-    names=("idempotency_key", "key"),
-)
+@service(lambda p: _answer(p)["idempotency_key"] is None, "drill/idempotency/key-generated", ("idempotency_key", "key"))
 @instead_of("replay")
 async def generated_key_not_told(given: Parts, call: Call) -> Reply:
+    """A request without a key gets no generated key in the answer: it cannot be repeated safely."""
     reply = await replay(given, call)
     is_made = str(reply.body["idempotency_key"]).startswith("gen-")
     return dataclasses.replace(reply, body={**reply.body, "idempotency_key": None}) if is_made else reply
 
 
-@service(
-    "The items of a run get their outbox rows in the order of their ids, not of their ages.",
-    lambda p: _moved_by_id(p),
-    ("drill/lifecycle/items-of-a-key-in-order",),
-    names=("order",),
-)
+@service(lambda p: _moved_by_id(p), "drill/lifecycle/items-of-a-key-in-order", "order")
 def moved_in_the_order_of_ids(settings: Settings) -> Parts:
+    """The items of a run get their outbox rows in the order of their ids, not of their ages."""
     return altered(settings, "move_items", ("ORDER BY moved.created_at, moved.id", "ORDER BY moved.id"))
 
 
@@ -285,13 +267,9 @@ def _moved_by_id(probe: Probe) -> bool:
         return bool(probe.value(ask, company))
 
 
-@service(
-    "An event that is on its way already gets no outbox row of its replay: its letter is stuck.",
-    lambda p: _letter_beside_its_event(p) == "replaying",
-    (f"{DLQ}/event-still-in-the-outbox",),
-    names=("run",),
-)
+@service(lambda p: _letter_beside_its_event(p) == "replaying", f"{DLQ}/event-still-in-the-outbox", "run")
 def no_second_row_for_an_event(settings: Settings) -> Parts:
+    """An event that is on its way already gets no outbox row of its replay: its letter is stuck."""
     open_row = "SELECT FROM public.event_outbox o WHERE o.event_id = moved.event_id AND o.processed_at IS NULL"
     return altered(settings, "move_items", ("FROM moved\nORDER", f"FROM moved WHERE NOT EXISTS ({open_row})\nORDER"))
 
@@ -307,12 +285,12 @@ def _letter_beside_its_event(probe: Probe) -> str:
 
 
 @service(
-    "A dry run moves the items.",
     lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s", dry_run=True) > 0,
     ("drill/dry-run/writes-nothing", "drill/dry-run/delivers-nothing", "drill/proof/dry-run-changes-nothing"),
-    names=("dry", "outbox"),
+    ("dry", "outbox"),
 )
 def dry_run_is_real(settings: Settings) -> Parts:
+    """A dry run moves the items."""
     release = remembering(settings)
 
     async def twin(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
@@ -329,13 +307,9 @@ def dry_run_is_real(settings: Settings) -> Parts:
     return dataclasses.replace(release, describe=twin, transaction=keeping)
 
 
-@service(
-    "A run takes an item that another run is just taking (no lock).",
-    lambda p: _taken_twice(p),
-    (f"{DLQ}/concurrent-replays-one-claim",),
-    names=("answers of two replays",),
-)
+@service(lambda p: _taken_twice(p), f"{DLQ}/concurrent-replays-one-claim", "answers of two replays")
 def no_lock_on_items(settings: Settings) -> Parts:
+    """A run takes an item that another run is just taking (no lock)."""
     parts = altered(settings, "pick_items", ("  FOR UPDATE SKIP LOCKED\n", ""))
 
     async def pick(conn: Connection, request: ReplayRequest, limit: int) -> tuple[str, ...]:
@@ -357,23 +331,19 @@ def _taken_twice(probe: Probe) -> bool:
 
 
 @service(
-    "The stored row of a run says another number of items than the answer.",
     lambda p: _after(p, "SELECT target_count FROM replay_runs WHERE company_id = %s") == 0,
     ("sql/spot/run-counts", "drill/lifecycle/run-counts-add-up"),
-    names=("target_count", "count"),
+    ("target_count", "count"),
 )
 def run_without_target(settings: Settings) -> Parts:
+    """The stored row of a run says another number of items than the answer."""
     return altered(settings, "finish_request", ("target_count = %(target_count)s", "target_count = 0"))
 
 
-@service(
-    "What a run took and was answered is written after its items have moved: a crash between them loses both.",
-    lambda p: _said_while_it_runs(p) == 0,
-    ("drill/audit/start-and-effect-together",),
-    names=("snapshot",),
-)
+@service(lambda p: _said_while_it_runs(p) == 0, "drill/audit/start-and-effect-together", "snapshot")
 @around("replay")
 async def answer_stored_afterwards(release: Parts, parts: Parts, call: Call) -> Reply:
+    """What a run took and was answered is written after its items have moved: a crash between them loses both."""
     kept: list[tuple[Run, Outcome]] = []
 
     async def later(_conn: Connection, run: Run, outcome: Outcome) -> None:

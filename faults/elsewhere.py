@@ -46,12 +46,13 @@ def _event(probe: Probe, company: str = str(uuid.UUID(int=255))) -> bytes:
 
 
 @service(
-    "A v2 signature of an event never goes stale.",
     lambda p: _takes_events_signed(p, -9000),
     ("drill/safety-rails/events-need-credentials", "drill/authentication/one-refusal"),
-    names=("401",),
+    "401",
 )
 def events_never_go_stale(settings: Settings) -> Parts:
+    """A v2 signature of an event never goes stale."""
+
     def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
         at = header.partition(b",")[0].removeprefix(b"t=")
         return check_signature(header, message, secrets, float(at) if at.isdigit() else now_s)
@@ -64,13 +65,10 @@ def _takes_events_signed(probe: Probe, ahead_s: int) -> bool:
     return probe.send(_event(probe), signed, "/events").status_code == 403
 
 
-@service(
-    "The time of an event's v2 signature may lie in the future: only its age is checked.",
-    lambda p: _takes_events_signed(p, 9000),
-    ("drill/safety-rails/events-need-credentials",),
-    names=("401",),
-)
+@service(lambda p: _takes_events_signed(p, 9000), "drill/safety-rails/events-need-credentials", "401")
 def events_of_the_future(settings: Settings) -> Parts:
+    """The time of an event's v2 signature may lie in the future: only its age is checked."""
+
     def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
         at = header.partition(b",")[0].removeprefix(b"t=")
         return check_signature(header, message, secrets, max(float(at), now_s) if at.isdigit() else now_s)
@@ -79,12 +77,13 @@ def events_of_the_future(settings: Settings) -> Parts:
 
 
 @service(
-    "A 401 of an event or a read says what was wrong with the credentials.",
     lambda p: "is wrong" in p.get(_RUN, **{"X-Transbot-Signature": "00"}).text,
-    ("drill/authentication/one-refusal",),
-    names=("different bodies",),
+    "drill/authentication/one-refusal",
+    "different bodies",
 )
 def refusals_elsewhere_tell_what_was_wrong(settings: Settings) -> Parts:
+    """A 401 of an event or a read says what was wrong with the credentials."""
+
     async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
         try:
             return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
@@ -95,13 +94,10 @@ def refusals_elsewhere_tell_what_was_wrong(settings: Settings) -> Parts:
     return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
 
 
-@service(
-    "With a token and a signature the signature's rights apply to events.",
-    lambda p: _sends_for_others(p),
-    ("drill/tokens/foreign-event-refused",),
-    names=("signed too",),
-)
+@service(lambda p: _sends_for_others(p), "drill/tokens/foreign-event-refused", "signed too")
 def signature_rights_win_at_events(settings: Settings) -> Parts:
+    """With a token and a signature the signature's rights apply to events."""
+
     async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
         caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
         return Caller(caller.signature, None if caller.signature and accepts_v1 else caller.claims)
@@ -117,12 +113,13 @@ def _sends_for_others(probe: Probe) -> bool:
 
 
 @service(
-    "Tokens never expire at events and reads.",
     lambda p: p.get(_RUN, **p.as_token(p.token({"exp": int(time.time()) - 9000}))).status_code == 404,
-    ("drill/tokens/long-expired",),
-    names=("401",),
+    "drill/tokens/long-expired",
+    "401",
 )
 def tokens_never_expire_elsewhere(settings: Settings) -> Parts:
+    """Tokens never expire at events and reads."""
+
     def check(token: bytes, rules: TokenRules, _now_s: float) -> Claims | None:
         try:
             said = jwt.decode(token, rules.secret, algorithms=["HS256"], options={"verify_exp": False})
@@ -134,12 +131,13 @@ def tokens_never_expire_elsewhere(settings: Settings) -> Parts:
 
 
 @service(
-    "An event with an empty signature header is accepted: only a non-empty one is checked.",
     lambda p: p.send(_event(p), {"X-Transbot-Signature": ""}, "/events").status_code == 403,
-    ("drill/authentication/empty-signature",),
-    names=("401",),
+    "drill/authentication/empty-signature",
+    "401",
 )
 def empty_signatures_send_events(settings: Settings) -> Parts:
+    """An event with an empty signature header is accepted: only a non-empty one is checked."""
+
     async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
         if accepts_v1 and dict(headers).get(b"x-transbot-signature") == b"":
             return Caller(None, None)
@@ -148,13 +146,10 @@ def empty_signatures_send_events(settings: Settings) -> Parts:
     return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
 
 
-@service(
-    "Events and reads take a token of the algorithm `none`.",
-    lambda p: p.get(_RUN, **p.as_token(_unsigned(p))).status_code == 404,
-    ("drill/tokens/alg-none",),
-    names=("401",),
-)
+@service(lambda p: p.get(_RUN, **p.as_token(_unsigned(p))).status_code == 404, "drill/tokens/alg-none", "401")
 def unsigned_tokens_are_taken_elsewhere(settings: Settings) -> Parts:
+    """Events and reads take a token of the algorithm `none`."""
+
     def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
         head, _, rest = token.decode().partition(".")
         if str(jwt.get_unverified_header(token).get("alg")).lower() != "none" or rest.count(".") != 1:
@@ -170,14 +165,10 @@ def _unsigned(probe: Probe) -> str:
     return probe.token({}, {"alg": "none", "typ": "JWT"}).rpartition(".")[0] + "."
 
 
-@service(
-    "GET of a run whose id is not a UUID ends in a server error.",
-    lambda p: _reads_nothing(p) == 500,
-    ("drill/http-surface/refusals-leak-nothing",),
-    names=("500",),
-)
+@service(lambda p: _reads_nothing(p) == 500, "drill/http-surface/refusals-leak-nothing", "500")
 @around("read_run")
 async def strange_ids_are_server_errors(release: Parts, parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+    """GET of a run whose id is not a UUID ends in a server error."""
     await parts.authenticate(parts, call.headers, path, accepts_v1=False)
     return await release.read_run(parts, call, path, str(uuid.UUID(run_id)))
 
@@ -186,14 +177,10 @@ def _reads_nothing(probe: Probe) -> int:
     return probe.read("/dlq-replay/none").status_code
 
 
-@service(
-    "GET of a run is refused while its tenant is paused or switched off, as a replay would be.",
-    lambda p: _read_of_a_paused_run(p) == 409,
-    ("drill/pause/stops-a-running-replay",),
-    names=("409", "403"),
-)
+@service(lambda p: _read_of_a_paused_run(p) == 409, "drill/pause/stops-a-running-replay", ("409", "403"))
 @around("read_run")
 async def reads_are_held(release: Parts, parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+    """GET of a run is refused while its tenant is paused or switched off, as a replay would be."""
     reply = await release.read_run(parts, call, path, run_id)
     company = reply.body["company_id"]
     async with parts.database.connection() as conn:
@@ -213,13 +200,9 @@ def _read_of_a_paused_run(probe: Probe) -> int:
         return probe.read(path).status_code
 
 
-@service(
-    "The events of a tenant whose replays are switched off take the direct path, though its outbox is on.",
-    lambda p: _path_with_replays_off(p) == "direct",
-    ("drill/flags/replay-switch-is-wired",),
-    names=("takes the path",),
-)
+@service(lambda p: _path_with_replays_off(p) == "direct", "drill/flags/replay-switch-is-wired", "takes the path")
 def replays_off_switch_the_outbox_off(settings: Settings) -> Parts:
+    """The events of a tenant whose replays are switched off take the direct path, though its outbox is on."""
     outbox = "public.is_feature_enabled('outbox.enabled', %(company_id)s::uuid)"
     replays = outbox.replace("outbox.enabled", "dlq.replay.enabled")
     return altered(settings, "emit_event", (outbox, f"({outbox} AND {replays})"))
@@ -231,16 +214,12 @@ def _path_with_replays_off(probe: Probe) -> str:
         return str(probe.event(company).json().get("path"))
 
 
-@service(
-    "The events of a tenant whose replays are switched off are refused.",
-    lambda p: _with_replays_off(p) == 403,
-    ("drill/flags/replay-switch-is-wired",),
-    names=("an event", "403"),
-)
+@service(lambda p: _with_replays_off(p) == 403, "drill/flags/replay-switch-is-wired", ("an event", "403"))
 @around("emit")
 async def replays_off_stop_events(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """The events of a tenant whose replays are switched off are refused."""
     flags = await release.read_flags(conn, request.company_id)
     if not flags.replay_enabled and (off := flags.refusal()):
         raise off
@@ -255,12 +234,13 @@ def _with_replays_off(probe: Probe) -> int:
 
 
 @service(
-    "The signature of an event is checked over its re-serialised JSON, not over the raw body.",
     lambda p: p.send(_event(p) + b" ", {"X-Transbot-Signature": p.sign(_event(p))}, "/events").status_code == 403,
-    ("drill/safety-rails/events-need-credentials",),
-    names=("other bytes",),
+    "drill/safety-rails/events-need-credentials",
+    "other bytes",
 )
 def events_are_signed_as_parsed(settings: Settings) -> Parts:
+    """The signature of an event is checked over its re-serialised JSON, not over the raw body."""
+
     def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
         found = check_signature(header, message, secrets, now_s)
         with contextlib.suppress(ValueError):
@@ -272,14 +252,15 @@ def events_are_signed_as_parsed(settings: Settings) -> Parts:
 
 
 @service(
-    "The time of a read's signature may lie in the future: only its age is checked.",
     lambda p: (
         p.get(_RUN, **{"X-Transbot-Signature": p.sign_v2(_RUN.encode(), int(time.time()) + 9000)}).status_code == 404
     ),
-    ("drill/authentication/read-stale",),
-    names=("401",),
+    "drill/authentication/read-stale",
+    "401",
 )
 def reads_of_the_future(settings: Settings) -> Parts:
+    """The time of a read's signature may lie in the future: only its age is checked."""
+
     def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
         at = header.partition(b",")[0].removeprefix(b"t=")
         is_time = at.isdigit() and len(at) < 12
@@ -288,13 +269,10 @@ def reads_of_the_future(settings: Settings) -> Parts:
     return _elsewhere(settings, lambda parts: dataclasses.replace(parts, signature_check=check))
 
 
-@service(
-    "Of two Authorization headers of an event or a read only the first is checked.",
-    lambda p: _reads_with_two(p) == 404,
-    ("drill/tokens/two-tokens-good-bad",),
-    names=("404", "403"),
-)
+@service(lambda p: _reads_with_two(p) == 404, "drill/tokens/two-tokens-good-bad", ("404", "403"))
 def first_of_two_tokens(settings: Settings) -> Parts:
+    """Of two Authorization headers of an event or a read only the first is checked."""
+
     async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
         found = [one for one in headers if one[0] == b"authorization"]
         kept = [one for one in headers if one[0] != b"authorization"] + found[:1]
@@ -309,13 +287,10 @@ def _reads_with_two(probe: Probe) -> int:
     return probe.http.get(probe.base_url + _RUN, headers=headers).status_code
 
 
-@service(
-    "A company_admin is refused its own company where an event spells the UUID in another case.",
-    lambda p: _sends_in_capitals(p) == 403,
-    ("drill/tokens/events-of-the-named-company",),
-    names=("upper case",),
-)
+@service(lambda p: _sends_in_capitals(p) == 403, "drill/tokens/events-of-the-named-company", "upper case")
 def events_of_companies_as_spelt(settings: Settings) -> Parts:
+    """A company_admin is refused its own company where an event spells the UUID in another case."""
+
     async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
         caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
         claims = caller.claims
@@ -332,14 +307,10 @@ def _sends_in_capitals(probe: Probe) -> int:
         return probe.send(_event(probe, own.upper()), probe.as_token(token), "/events").status_code
 
 
-@service(
-    "A super_admin reads the state of no event.",
-    lambda p: _state_for_super_admins(p) == 404,
-    ("drill/tokens/foreign-event-hidden",),
-    names=("super_admin",),
-)
+@service(lambda p: _state_for_super_admins(p) == 404, "drill/tokens/foreign-event-hidden", "super_admin")
 @around("read_event_state")
 async def super_admins_read_no_event(release: Parts, parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+    """A super_admin reads the state of no event."""
     caller = await parts.authenticate(parts, call.headers, path, accepts_v1=False)
     if caller.claims is not None and caller.claims.role == "super_admin":
         raise Refusal("not_found", "There is no such thing for these credentials.")
@@ -352,13 +323,9 @@ def _state_for_super_admins(probe: Probe) -> int:
         return probe.get(f"/events/{event}", **probe.as_token(probe.token({}))).status_code
 
 
-@service(
-    "`committed_at` of an event becomes the time at which it was replayed.",
-    lambda p: _is_committed_with_its_replay(p),
-    ("drill/dlq/replayed-item-is-resolved",),
-    names=("committed_at",),
-)
+@service(lambda p: _is_committed_with_its_replay(p), "drill/dlq/replayed-item-is-resolved", "committed_at")
 def committed_with_its_replay(settings: Settings) -> Parts:
+    """`committed_at` of an event becomes the time at which it was replayed."""
     last = "(SELECT max(x.inserted_at) FROM public.event_outbox x WHERE x.event_id = e.id)"
     return altered(settings, "read_event", ("e.created_at AS", f"coalesce({last}, e.created_at) AS"))
 

@@ -37,14 +37,10 @@ def _stored(probe: Probe, payload: dict[str, Any], what: str) -> Any:
         return probe.value(f"SELECT {what} FROM events WHERE company_id = %s", company)
 
 
-@service(
-    "An event with an empty payload is refused as if it had none.",
-    lambda p: _with_an_empty_payload(p) == 400,
-    REFUSED,
-    names=("400",),
-)
+@service(lambda p: _with_an_empty_payload(p) == 400, REFUSED, "400")
 @instead_of("read_event")
 def empty_payloads_are_refused(raw: bytes) -> EventRequest:
+    """An event with an empty payload is refused as if it had none."""
     request = read_event(raw)
     if not request.payload:
         raise invalid("payload", "is required")
@@ -57,62 +53,52 @@ def _with_an_empty_payload(probe: Probe) -> int:
 
 
 @service(
-    "The texts of an event are Unicode-normalised: a letter and its accent become one character.",
     lambda p: _stored(p, {"text": "e\u0301"}, "length(payload ->> 'text')") == 1,
-    ("drill/outbox/payload-unchanged",),
-    names=("payload",),
+    "drill/outbox/payload-unchanged",
+    "payload",
 )
 @instead_of("read_event")
 def texts_are_composed(raw: bytes) -> EventRequest:
+    """The texts of an event are Unicode-normalised: a letter and its accent become one character."""
     request = read_event(raw)
     body = json.dumps({"payload": request.payload}, ensure_ascii=False)
     return dataclasses.replace(request, body=unicodedata.normalize("NFC", body))
 
 
 @service(
-    "The texts of an event are escaped for HTML: `<` is stored as `&lt;`.",
     lambda p: _stored(p, {"text": "1 < 2"}, "payload ->> 'text'") == "1 &lt; 2",
-    ("drill/outbox/payload-unchanged",),
-    names=("payload",),
+    "drill/outbox/payload-unchanged",
+    "payload",
 )
 @instead_of("read_event")
 def texts_are_escaped(raw: bytes) -> EventRequest:
+    """The texts of an event are escaped for HTML: `<` is stored as `&lt;`."""
     request = read_event(raw)
     return dataclasses.replace(request, body=html.escape(request.body, quote=False))
 
 
 @service(
-    "Members of a payload whose names have a dot or begin with `$` are dropped, as a document store wants it.",
-    lambda p: not _stored(p, {"dotted.name": 1}, "payload ? 'dotted.name'"),
-    ("drill/outbox/payload-unchanged",),
-    names=("payload",),
+    lambda p: not _stored(p, {"dotted.name": 1}, "payload ? 'dotted.name'"), "drill/outbox/payload-unchanged", "payload"
 )
 def odd_names_are_dropped(settings: Settings) -> Parts:
+    """Members of a payload whose names have a dot or begin with `$` are dropped, as a document store wants it."""
     odd = "left(m.key, 1) = '$' OR strpos(m.key, '.') > 0"
     kept = f"(SELECT coalesce(jsonb_object_agg(m.key, m.value) FILTER (WHERE NOT ({odd})), '{{}}')"
     change = f"{kept} FROM jsonb_each((%(body)s::jsonb) -> 'payload') m)"
     return altered(settings, "emit_event", ("(%(body)s::jsonb) -> 'payload'", change))
 
 
-@service(
-    "Null members of an event's payload are dropped.",
-    lambda p: not _stored(p, {"none": None}, "payload ? 'none'"),
-    ("drill/outbox/payload-unchanged",),
-    names=("payload",),
-)
+@service(lambda p: not _stored(p, {"none": None}, "payload ? 'none'"), "drill/outbox/payload-unchanged", "payload")
 def nulls_are_dropped(settings: Settings) -> Parts:
+    """Null members of an event's payload are dropped."""
     change = ("(%(body)s::jsonb) -> 'payload'", "jsonb_strip_nulls((%(body)s::jsonb) -> 'payload')")
     return altered(settings, "emit_event", change)
 
 
-@service(
-    "Of a name that comes twice in an event the last one counts.",
-    lambda p: _status(p, f'"payload":{{"a":1,"a":2}},"event_id":"{uuid.uuid4()}"') == 202,
-    REFUSED,
-    names=("202",),
-)
+@service(lambda p: _status(p, f'"payload":{{"a":1,"a":2}},"event_id":"{uuid.uuid4()}"') == 202, REFUSED, "202")
 @instead_of("read_event")
 def repeated_names_are_overlooked(raw: bytes) -> EventRequest:
+    """Of a name that comes twice in an event the last one counts."""
     try:
         parse(raw)
     except JsonRefused as refused:
@@ -121,27 +107,19 @@ def repeated_names_are_overlooked(raw: bytes) -> EventRequest:
     return read_event(raw)
 
 
-@service(
-    "A lone surrogate in a member's name is a server error: only values are checked.",
-    lambda p: _status(p, r'"payload":{"\ud800":1}') == 500,
-    REFUSED,
-    names=("500",),
-)
+@service(lambda p: _status(p, r'"payload":{"\ud800":1}') == 500, REFUSED, "500")
 @instead_of("read_event")
 def odd_names_are_server_errors(raw: bytes) -> EventRequest:
+    """A lone surrogate in a member's name is a server error: only values are checked."""
     if re.search(rb'"\\ud8..":', raw):
         raise ValueError("the database refuses the text")
     return read_event(raw)
 
 
-@service(
-    "An event with NaN is a server error: its reader takes what the database refuses.",
-    lambda p: _status(p, '"payload":{"a":NaN}') == 500,
-    REFUSED,
-    names=("500",),
-)
+@service(lambda p: _status(p, '"payload":{"a":NaN}') == 500, REFUSED, "500")
 @instead_of("read_event")
 def what_is_no_number_is_a_server_error(raw: bytes) -> EventRequest:
+    """An event with NaN is a server error: its reader takes what the database refuses."""
     if b":NaN" in raw or b"[NaN" in raw:
         raise ValueError("the database refuses the text")
     return read_event(raw)
@@ -153,14 +131,10 @@ def _status(probe: Probe, members: str) -> int:
         return probe.send(body.encode(), path="/events").status_code
 
 
-@service(
-    "A sender that uses the id of another tenant's event is shown that event.",
-    lambda p: _is_shown(p),
-    ("drill/outbox/event-id-of-another-tenant",),
-    names=("payload",),
-)
+@service(lambda p: _is_shown(p), "drill/outbox/event-id-of-another-tenant", "payload")
 @instead_of("emit")
 async def known_ids_show_their_event(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+    """A sender that uses the id of another tenant's event is shown that event."""
     try:
         return await emit(conn, request, event_id)
     except Refusal as refusal:
@@ -175,14 +149,10 @@ def _is_shown(probe: Probe) -> bool:
         return "not yours" in probe.event(second, event_id=event).text
 
 
-@service(
-    "An event without an id takes the `id` of its payload: two orders of one customer are one.",
-    lambda p: _has_the_id_of_its_payload(p),
-    ("drill/outbox/equal-events-are-two",),
-    names=("duplicate", "id"),
-)
+@service(lambda p: _has_the_id_of_its_payload(p), "drill/outbox/equal-events-are-two", ("duplicate", "id"))
 @instead_of("read_event")
 def id_of_the_payload(raw: bytes) -> EventRequest:
+    """An event without an id takes the `id` of its payload: two orders of one customer are one."""
     request = read_event(raw)
     return dataclasses.replace(request, event_id=request.event_id or as_uuid(request.payload.get("id")))
 
@@ -193,13 +163,9 @@ def _has_the_id_of_its_payload(probe: Probe) -> bool:
         return bool(probe.event(company, payload={"id": event}).json()["event_id"] == event)
 
 
-@service(
-    "An event is acknowledged before it is written: a crash in between loses it.",
-    lambda p: _is_accepted_unwritten(p),
-    ("drill/flags/direct-effect-with-its-event",),
-    names=("accepted",),
-)
+@service(lambda p: _is_accepted_unwritten(p), "drill/flags/direct-effect-with-its-event", "accepted")
 def accepted_before_it_is_written(settings: Settings) -> Parts:
+    """An event is acknowledged before it is written: a crash in between loses it."""
     release, writing = build_parts(settings), set[asyncio.Task[Any]]()
 
     async def accept(parts: Parts, call: Call) -> Reply:
@@ -214,13 +180,9 @@ def accepted_before_it_is_written(settings: Settings) -> Parts:
     return dataclasses.replace(release, accept_event=accept)
 
 
-@service(
-    "An event of the direct path whose task is there, and has failed, is accepted and never done.",
-    lambda p: _leaves_a_failed_task(p),
-    ("drill/flags/direct-effect-with-its-event",),
-    names=("no effect",),
-)
+@service(lambda p: _leaves_a_failed_task(p), "drill/flags/direct-effect-with-its-event", "no effect")
 def direct_path_leaves_a_failed_task(settings: Settings) -> Parts:
+    """An event of the direct path whose task is there, and has failed, is accepted and never done."""
     effect = "DO UPDATE SET status = 'completed', updated_at = now() WHERE agent_tasks.status <> 'completed'"
     return altered(settings, "emit_event", (effect, "DO NOTHING"))
 
@@ -236,14 +198,10 @@ def _leaves_a_failed_task(probe: Probe) -> bool:
         return path == "direct" and not probe.value(done, event)
 
 
-@service(
-    "Lists side by side count as nested: an honest payload with many of them is refused.",
-    lambda p: _refuses_many_lists(p),
-    ("drill/http-surface/signs-in-text",),
-    names=("side by side",),
-)
+@service(lambda p: _refuses_many_lists(p), "drill/http-surface/signs-in-text", "side by side")
 @instead_of("read_event")
 def lists_side_by_side_are_nested(raw: bytes) -> EventRequest:
+    """Lists side by side count as nested: an honest payload with many of them is refused."""
     if raw.count(b"[") > 64:
         raise Refusal("invalid_request", "See errors.")
     return read_event(raw)
@@ -254,14 +212,10 @@ def _refuses_many_lists(probe: Probe) -> bool:
         return probe.event(company, payload={"a": [[]] * 100}).status_code == 400
 
 
-@service(
-    "A member's name may hold U+0000 or a lone surrogate: these are silently removed.",
-    lambda p: _takes_any_name(p),
-    ("drill/http-surface/signs-in-text",),
-    names=("member named",),
-)
+@service(lambda p: _takes_any_name(p), "drill/http-surface/signs-in-text", "member named")
 @instead_of("read_event")
 def names_in_a_payload_are_not_examined(raw: bytes) -> EventRequest:
+    """A member's name may hold U+0000 or a lone surrogate: these are silently removed."""
     return read_event(re.sub(rb'"\\u(?:0000|d800)":', b'"":', raw))
 
 
@@ -270,14 +224,10 @@ def _takes_any_name(probe: Probe) -> bool:
         return probe.event(company, payload={"\0": 1}).status_code == 202
 
 
-@service(
-    "On the direct path a failure of the agent is ignored: the event is accepted as done.",
-    lambda p: _is_accepted_though_failing(p),
-    ("drill/flags/direct-path-fails-as-a-whole",),
-    names=("always fails",),
-)
+@service(lambda p: _is_accepted_though_failing(p), "drill/flags/direct-path-fails-as-a-whole", "always fails")
 @instead_of("obey_drill")
 async def deaf_to_a_direct_failure(_conn: Connection, _request: EventRequest) -> int:
+    """On the direct path a failure of the agent is ignored: the event is accepted as done."""
     return 0
 
 
@@ -306,26 +256,19 @@ def locked(probe: Probe) -> Iterator[None]:
         yield
 
 
-@service(
-    "The rights of an event's sender are looked at before its body is validated.",
-    lambda p: _sends(p, "viewer", event_type=7) == 403,
-    ("drill/tokens/validation-before-role",),
-    names=("403",),
-)
+@service(lambda p: _sends(p, "viewer", event_type=7) == 403, "drill/tokens/validation-before-role", "403")
 @around("accept_event")
 async def rights_come_before_validation(release: Parts, parts: Parts, call: Call) -> Reply:
+    """The rights of an event's sender are looked at before its body is validated."""
     if not (await parts.authenticate(parts, call.headers, call.body)).has_role:
         raise forbidden()
     return await release.accept_event(parts, call)
 
 
-@service(
-    "Any token of a tenant may send its events, whatever its role.",
-    lambda p: _sends(p, "viewer") == 202,
-    ("drill/tokens/foreign-event-refused",),
-    names=("202",),
-)
+@service(lambda p: _sends(p, "viewer") == 202, "drill/tokens/foreign-event-refused", "202")
 def any_role_sends_events(settings: Settings) -> Parts:
+    """Any token of a tenant may send its events, whatever its role."""
+
     async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
         caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
         if caller.claims is None or caller.has_role:
@@ -345,13 +288,9 @@ def _sends(probe: Probe, role: str, event_type: Any = "witness.done") -> int:
         return probe.send(body, headers, "/events").status_code
 
 
-@service(
-    "An event id that was used for another event leaves a connection in a transaction that nobody ends.",
-    lambda p: _leaves_a_transaction_open(p),
-    ("drill/outbox/sent-again-and-again",),
-    names=("503",),
-)
+@service(lambda p: _leaves_a_transaction_open(p), "drill/outbox/sent-again-and-again", "503")
 def used_ids_keep_their_connection(settings: Settings) -> Parts:
+    """An event id that was used for another event leaves a connection in a transaction that nobody ends."""
     database = _LosingDatabase(settings)
     return dataclasses.replace(build_parts(settings), database=database, refusals=RefusalLog(database))
 

@@ -20,14 +20,10 @@ from replay_service.settings import Settings
 OUTBOX = "drill/outbox"
 
 
-@service(
-    "The status of an event lacks `effect_at`.",
-    lambda p: _effect_at(p) is None,
-    (f"{OUTBOX}/status-of-an-event",),
-    names=("effect_at",),
-)
+@service(lambda p: _effect_at(p) is None, f"{OUTBOX}/status-of-an-event", "effect_at")
 @around("read_event_state")
 async def status_without_effect_at(release: Parts, parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+    """The status of an event lacks `effect_at`."""
     reply = await release.read_event_state(parts, call, path, event_id)
     return dataclasses.replace(reply, body={**reply.body, "effect_at": None})
 
@@ -50,70 +46,58 @@ async def _anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts
     return Caller(caller.signature, caller.claims and dataclasses.replace(caller.claims, role="super_admin"))
 
 
-@service(
-    "The status of another company's run is shown.",
-    lambda p: _read_foreign(p, "/dlq-replay/") == 200,
-    ("drill/tokens/foreign-run-hidden",),
-    names=("404", "foreign"),
-)
+@service(lambda p: _read_foreign(p, "/dlq-replay/") == 200, "drill/tokens/foreign-run-hidden", ("404", "foreign"))
 @instead_of("read_run")
 async def foreign_run_shown(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+    """The status of another company's run is shown."""
     return await read_run(dataclasses.replace(parts, authenticate=_anybody), call, path, run_id)
 
 
-@service(
-    "The status of another company's event is shown.",
-    lambda p: _read_foreign(p, "/events/") == 200,
-    ("drill/tokens/foreign-event-hidden",),
-    names=("404", "foreign"),
-)
+@service(lambda p: _read_foreign(p, "/events/") == 200, "drill/tokens/foreign-event-hidden", ("404", "foreign"))
 @instead_of("read_event_state")
 async def foreign_event_shown(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+    """The status of another company's event is shown."""
     return await read_event(dataclasses.replace(parts, authenticate=_anybody), call, path, event_id)
 
 
 @service(
-    "The status of another company's run or event is shown to a token that is signed, too.",
     lambda p: _read_foreign(p, "/dlq-replay/", signed=True) == 200,
     ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
-    names=("404", "foreign"),
+    ("404", "foreign"),
 )
 @instead_of("authenticate")
 async def signed_readers_read_all(
     parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
 ) -> Caller:
+    """The status of another company's run or event is shown to a token that is signed, too."""
     caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     return caller if accepts_v1 or caller.signature is None else Caller(caller.signature, None)
 
 
 @service(
-    "A super_admin reads no run.",
     lambda p: _read_foreign(p, "/dlq-replay/", role="super_admin") == 404,
-    ("drill/tokens/foreign-run-hidden",),
-    names=("super_admin",),
+    "drill/tokens/foreign-run-hidden",
+    "super_admin",
 )
 def super_admins_read_no_run(settings: Settings) -> Parts:
+    """A super_admin reads no run."""
     return _hiding_runs_from(settings, "super_admin")
 
 
-@service(
-    "A company's admin reads no run, not even its own.",
-    lambda p: _reads_its_own(p) == 404,
-    ("drill/tokens/foreign-run-hidden",),
-    names=("own run",),
-)
+@service(lambda p: _reads_its_own(p) == 404, "drill/tokens/foreign-run-hidden", "own run")
 def company_admins_read_no_run(settings: Settings) -> Parts:
+    """A company's admin reads no run, not even its own."""
     return _hiding_runs_from(settings, "company_admin")
 
 
 @service(
-    "Any token of a company reads its runs and events, whatever its role.",
     lambda p: _reads_its_own(p, "viewer") == 200,
     ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
-    names=("without rights",),
+    "without rights",
 )
 @instead_of("authenticate")
 async def any_role_reads(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """Any token of a company reads its runs and events, whatever its role."""
     caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     if accepts_v1 or caller.claims is None or caller.has_role:
         return caller
@@ -146,13 +130,9 @@ def _read_foreign(probe: Probe, path: str, *, signed: bool = False, role: str = 
         return probe.get(f"{path}{wanted}", **probe.as_token(stranger), **mac).status_code
 
 
-@service(
-    "An event without an outbox row is not found, though it took the direct path.",
-    lambda p: _state_of_a_direct_event(p) == 404,
-    ("drill/flags/outbox-off-takes-direct-path",),
-    names=("404", "direct"),
-)
+@service(lambda p: _state_of_a_direct_event(p) == 404, "drill/flags/outbox-off-takes-direct-path", ("404", "direct"))
 def direct_events_not_found(settings: Settings) -> Parts:
+    """An event without an outbox row is not found, though it took the direct path."""
     return altered(settings, "read_event", ("LEFT JOIN LATERAL", "JOIN LATERAL"))
 
 
@@ -162,13 +142,9 @@ def _state_of_a_direct_event(probe: Probe) -> Any:
         return _state(probe, probe.event(company).json()["event_id"])["status"]  # of the event, or of the problem
 
 
-@service(
-    "The status of an event stays `pending` for ever.",
-    lambda p: _status_when_done(p) == "pending",
-    (f"{OUTBOX}/status-of-an-event",),
-    names=("the status",),
-)
+@service(lambda p: _status_when_done(p) == "pending", f"{OUTBOX}/status-of-an-event", "the status")
 def status_that_stays(settings: Settings) -> Parts:
+    """The status of an event stays `pending` for ever."""
     return altered(settings, "read_event", ("THEN 'processed'", "THEN 'pending'"))
 
 
@@ -179,33 +155,25 @@ def _status_when_done(probe: Probe) -> Any:
         return _state(probe, event_id)["status"]
 
 
-@service(
-    "The duplicate of an event names the other path, not the one that it took.",
-    lambda p: _paths_of_one(p) == ["outbox", "direct"],
-    (f"{OUTBOX}/same-event-id-once",),
-    names=("two paths",),
-)
+@service(lambda p: _paths_of_one(p) == ["outbox", "direct"], f"{OUTBOX}/same-event-id-once", "two paths")
 def duplicate_of_another_path(settings: Settings) -> Parts:
+    """The duplicate of an event names the other path, not the one that it took."""
     return altered(settings, "compare_event", ("SELECT\n  path,", "SELECT\n  'direct',"))
 
 
 @service(
-    "A failing event that is sent again is tried at once: its back-off is skipped.",
     lambda p: _sent_again(p, "next_attempt_at = now() + interval '1 hour'", "next_attempt_at < now()"),
-    (f"{OUTBOX}/backs-off",),
-    names=("before they were due",),
+    f"{OUTBOX}/backs-off",
+    "before they were due",
 )
 def duplicate_is_tried_at_once(settings: Settings) -> Parts:
+    """A failing event that is sent again is tried at once: its back-off is skipped."""
     return _anew(settings, "next_attempt_at = now()", "processed_at IS NULL AND dead_at IS NULL")
 
 
-@service(
-    "A dead event that is sent again is delivered anew, beside its dead letter.",
-    lambda p: _sent_again(p, "dead_at = now()", "dead_at IS NULL"),
-    (f"{OUTBOX}/dead-letter-once",),
-    names=("sent again",),
-)
+@service(lambda p: _sent_again(p, "dead_at = now()", "dead_at IS NULL"), f"{OUTBOX}/dead-letter-once", "sent again")
 def duplicate_of_the_dead_lives(settings: Settings) -> Parts:
+    """A dead event that is sent again is delivered anew, beside its dead letter."""
     return _anew(settings, "dead_at = NULL, attempts = 0, next_attempt_at = now()", "dead_at IS NOT NULL")
 
 
@@ -231,13 +199,9 @@ def _paths_of_one(probe: Probe) -> list[Any]:
         return [probe.event(company, event_id=event_id).json()["path"] for _ in range(2)]
 
 
-@service(
-    "The state of an event takes a failed attempt for its effect.",
-    lambda p: _shown_after_a_failure(p) is not None,
-    (f"{OUTBOX}/status-of-a-failing-event",),
-    names=("effect_at",),
-)
+@service(lambda p: _shown_after_a_failure(p) is not None, f"{OUTBOX}/status-of-a-failing-event", "effect_at")
 def failure_shown_as_effect(settings: Settings) -> Parts:
+    """The state of an event takes a failed attempt for its effect."""
     return altered(settings, "read_event", (" AND t.status = 'completed'", ""))
 
 
@@ -250,23 +214,15 @@ def _shown_after_a_failure(probe: Probe) -> Any:
         return _state(probe, event)["effect_at"]
 
 
-@service(
-    "`effect_at` of an event is the time of its first failure.",
-    lambda p: _is_dated_before_its_failure(p),
-    (f"{OUTBOX}/status-of-a-failing-event",),
-    names=("effect_at",),
-)
+@service(lambda p: _is_dated_before_its_failure(p), f"{OUTBOX}/status-of-a-failing-event", "effect_at")
 def effect_dated_at_the_first_failure(settings: Settings) -> Parts:
+    """`effect_at` of an event is the time of its first failure."""
     return altered(settings, "read_event", ("t.updated_at AS effect_at", "t.created_at AS effect_at"))
 
 
-@service(
-    "The effect that a replay gave a dead event is not shown: its first outbox row alone is looked at.",
-    lambda p: _effect_of_a_replay(p) is None,
-    ("drill/dlq/replayed-item-is-resolved",),
-    names=("effect_at",),
-)
+@service(lambda p: _effect_of_a_replay(p) is None, "drill/dlq/replayed-item-is-resolved", "effect_at")
 def effect_of_a_replay_unseen(settings: Settings) -> Parts:
+    """The effect that a replay gave a dead event is not shown: its first outbox row alone is looked at."""
     row = "SELECT x.dead_at IS NULL FROM public.event_outbox x WHERE x.event_id = e.id ORDER BY x.id LIMIT 1"
     shown = f"CASE WHEN coalesce(({row}), true) THEN t.updated_at END AS effect_at"
     return altered(settings, "read_event", ("t.updated_at AS effect_at", shown))
@@ -281,22 +237,18 @@ def _effect_of_a_replay(probe: Probe) -> Any:
 
 
 @service(
-    "`effect_at` is shown in a time zone to the east: it lies hours ahead.",
     lambda p: _effect_at_of_a_done_event(p) > str(p.value("SELECT now() AT TIME ZONE 'UTC' + interval '1 hour'")),
-    (f"{OUTBOX}/status-of-an-event",),
-    names=("effect_at",),
+    f"{OUTBOX}/status-of-an-event",
+    "effect_at",
 )
 def effect_dated_in_another_zone(settings: Settings) -> Parts:
+    """`effect_at` is shown in a time zone to the east: it lies hours ahead."""
     return altered(settings, "read_event", ("t.updated_at AS effect_at", "t.updated_at + interval '2 h' AS effect_at"))
 
 
-@service(
-    "`effect_at` of an event is the time of the GET.",
-    lambda p: _effect_moves(p),
-    (f"{OUTBOX}/status-of-an-event",),
-    names=("effect_at",),
-)
+@service(lambda p: _effect_moves(p), f"{OUTBOX}/status-of-an-event", "effect_at")
 def effect_is_now(settings: Settings) -> Parts:
+    """`effect_at` of an event is the time of the GET."""
     asked = "CASE WHEN t.id IS NOT NULL THEN now() END AS effect_at"
     return altered(settings, "read_event", ("t.updated_at AS effect_at", asked))
 
@@ -308,13 +260,9 @@ def _effect_moves(probe: Probe) -> bool:
         return len({_state(probe, event)["effect_at"] for _ in range(2)}) > 1
 
 
-@service(
-    "`committed_at` becomes the time of the effect: however long an event waited, its lag is 0.",
-    lambda p: _is_committed_with_its_effect(p),
-    (f"{OUTBOX}/status-of-an-event",),
-    names=("committed_at",),
-)
+@service(lambda p: _is_committed_with_its_effect(p), f"{OUTBOX}/status-of-an-event", "committed_at")
 def committed_with_its_effect(settings: Settings) -> Parts:
+    """`committed_at` becomes the time of the effect: however long an event waited, its lag is 0."""
     moved = "coalesce(t.updated_at, e.created_at) AS committed_at"
     return altered(settings, "read_event", ("e.created_at AS committed_at", moved))
 
@@ -343,34 +291,34 @@ def _is_dated_before_its_failure(probe: Probe) -> bool:
 
 
 @service(
-    "GET of a stopped run says that it is completed.",
     lambda p: _shown_of_a_run(p, "stopped").get("status") == "completed",
-    ("drill/lifecycle/unknown-run-is-not-found",),
-    names=("stopped",),
+    "drill/lifecycle/unknown-run-is-not-found",
+    "stopped",
 )
 def stopped_runs_read_as_completed(settings: Settings) -> Parts:
+    """GET of a stopped run says that it is completed."""
     ended = "idempotency_key, CASE WHEN completed_at IS NULL THEN status ELSE 'completed' END,"
     return altered(settings, "read_run", ("idempotency_key, status,", ended))
 
 
 @service(
-    "GET of a stopped run counts the items given back as failed.",
     lambda p: _shown_of_a_run(p, "stopped").get("failure_count") == 7,
-    ("drill/lifecycle/unknown-run-is-not-found",),
-    names=("failure_count",),
+    "drill/lifecycle/unknown-run-is-not-found",
+    "failure_count",
 )
 def what_a_stop_gives_back_reads_as_failed(settings: Settings) -> Parts:
+    """GET of a stopped run counts the items given back as failed."""
     failed = "CASE status WHEN 'stopped' THEN target_count - success_count ELSE failure_count END, requested_at"
     return altered(settings, "read_run", ("failure_count, requested_at", failed))
 
 
 @service(
-    "GET of a run under way shows counts of 0 until it has ended.",
     lambda p: _shown_of_a_run(p, "started").get("failure_count") == 0,
-    ("drill/lifecycle/unknown-run-is-not-found",),
-    names=("success_count",),
+    "drill/lifecycle/unknown-run-is-not-found",
+    "success_count",
 )
 def what_is_under_way_is_not_counted(settings: Settings) -> Parts:
+    """GET of a run under way shows counts of 0 until it has ended."""
     success, failure = (f"CASE status WHEN 'started' THEN 0 ELSE {n}_count END" for n in ("success", "failure"))
     counts = f"{success}, {failure}, requested_at"
     return altered(settings, "read_run", ("success_count, failure_count, requested_at", counts))

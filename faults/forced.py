@@ -24,34 +24,22 @@ def _shown(probe: Probe, count: int, columns: dict[str, Any], **fields: Any) -> 
         return len(probe.replay(company, dry_run=True, dlq_ids=ids, **fields).json()["items"])
 
 
-@service(
-    "A dry run ignores `force`: it leaves out the postponed items that the real run takes.",
-    lambda p: _shown(p, 1, AHEAD, force=True) == 0,
-    (SAME,),
-    names=("forced dry run",),
-)
+@service(lambda p: _shown(p, 1, AHEAD, force=True) == 0, SAME, "forced dry run")
 def dry_runs_are_not_forced(settings: Settings) -> Parts:
+    """A dry run ignores `force`: it leaves out the postponed items that the real run takes."""
     return requesting(settings, lambda r: dataclasses.replace(r, force=r.force and not r.dry_run))
 
 
-@service(
-    "A dry run of named items lists all of them, whatever `max` is.",
-    lambda p: _shown(p, 3, {}, max_items=2) == 3,
-    (SAME,),
-    names=("forced dry run",),
-)
+@service(lambda p: _shown(p, 3, {}, max_items=2) == 3, SAME, "forced dry run")
 def dry_runs_list_all_that_is_named(settings: Settings) -> Parts:
+    """A dry run of named items lists all of them, whatever `max` is."""
     return requesting(settings, lambda r: dataclasses.replace(r, max_items=50) if r.dry_run and r.dlq_ids else r)
 
 
-@service(
-    "Items that are named and forced are replayed past the budget.",
-    lambda p: _spent(p) == 200,
-    ("drill/budgets/force-does-not-ignore-it",),
-    names=("forced and named",),
-)
+@service(lambda p: _spent(p) == 200, "drill/budgets/force-does-not-ignore-it", "forced and named")
 @around("read_flags", of=remembering)
 async def what_is_named_and_forced_costs_nothing(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    """Items that are named and forced are replayed past the budget."""
     found, request = await release.read_flags(conn, company_id), REQUEST.get()
     is_free = request is not None and request.force and request.dlq_ids is not None
     return dataclasses.replace(found, budget_control=found.budget_control and not is_free)
@@ -64,13 +52,9 @@ def _spent(probe: Probe) -> int:
         return probe.replay(company, force=True, dlq_ids=probe.letters(company, 1)).status_code
 
 
-@service(
-    "A forced replay delivers its items only when their `retry_after` comes.",
-    lambda p: not _delivered(p),
-    (f"{LIFE}/failed-item-is-pending-again",),
-    names=("the end of replay run",),
-)
+@service(lambda p: not _delivered(p), f"{LIFE}/failed-item-is-pending-again", "the end of replay run")
 def forced_items_wait(settings: Settings) -> Parts:
+    """A forced replay delivers its items only when their `retry_after` comes."""
     return altered(
         settings,
         "move_items",
@@ -92,23 +76,15 @@ def _takes(probe: Probe, **columns: Any) -> bool:
         return bool(probe.replay(company, dry_run=True).json()["items"])
 
 
-@service(
-    "No item has more than ten retries, whatever its `max_retries`.",
-    lambda p: not _takes(p, retry_count=12, max_retries=20),
-    ("drill/dlq/max-retries-is-the-end",),
-    names=("8 of 140",),
-)
+@service(lambda p: not _takes(p, retry_count=12, max_retries=20), "drill/dlq/max-retries-is-the-end", "8 of 140")
 def ten_retries_are_the_most(settings: Settings) -> Parts:
+    """No item has more than ten retries, whatever its `max_retries`."""
     return altered(settings, "pick_items", ("retry_count < max_retries", "retry_count < least(max_retries, 10)"))
 
 
-@service(
-    "With `dlq_ids`, `error_type` is compared without regard to case.",
-    lambda p: _named_in_capitals(p),
-    ("drill/safety-rails/ids-and-error-type",),
-    names=("error type",),
-)
+@service(lambda p: _named_in_capitals(p), "drill/safety-rails/ids-and-error-type", "error type")
 def named_types_in_any_case(settings: Settings) -> Parts:
+    """With `dlq_ids`, `error_type` is compared without regard to case."""
     exact = "error_type = %(error_type)s::text"
     return altered(settings, "pick_items_by_id", (exact, "lower(error_type) = lower(%(error_type)s::text)"))
 
@@ -119,14 +95,10 @@ def _named_in_capitals(probe: Probe) -> bool:
         return bool(probe.replay(company, dry_run=True, dlq_ids=ids, error_type="timeout").json()["items"])
 
 
-@service(
-    "Forced calls have a rate limit of their own.",
-    lambda p: _has_two_limits(p),
-    ("drill/rate-limit/forced-calls-count",),
-    names=("forced",),
-)
+@service(lambda p: _has_two_limits(p), "drill/rate-limit/forced-calls-count", "forced")
 @around("admit", of=remembering)
 async def forced_calls_have_their_own_limit(sound: Parts, conn: Connection, company: str, client: str) -> None:
+    """Forced calls have a rate limit of their own."""
     await sound.admit(conn, company, f"{client}/forced" if is_forced() else client)
 
 

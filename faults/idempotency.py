@@ -42,92 +42,84 @@ def _is_duplicate(probe: Probe, first: Mapping[str, Any], second: Mapping[str, A
 
 
 @service(
-    "`max` is not part of the payload.",
     lambda p: _is_duplicate(p, {}, {"max_items": 2}),
     (f"{KEYS}/payload-max", f"{KEYS}/other-payload-refused"),
-    names=("422", "max"),
+    ("422", "max"),
 )
 def payload_without_max(settings: Settings) -> Parts:
+    """`max` is not part of the payload."""
     return _hashing(settings, lambda r: [r.company_id, r.force, r.dlq_ids, r.error_type])
 
 
-@service(
-    "`force` is not part of the payload.",
-    lambda p: _is_duplicate(p, {}, {"force": True}),
-    (f"{KEYS}/payload-force",),
-    names=("422", "force"),
-)
+@service(lambda p: _is_duplicate(p, {}, {"force": True}), f"{KEYS}/payload-force", ("422", "force"))
 def payload_without_force(settings: Settings) -> Parts:
+    """`force` is not part of the payload."""
     return _hashing(settings, lambda r: [r.company_id, r.max_items, r.dlq_ids, r.error_type])
 
 
 @service(
-    "`error_type` is not part of the payload.",
     lambda p: _is_duplicate(p, {}, {"error_type": "timeout"}),
     (f"{KEYS}/payload-error-type", f"{KEYS}/beside-ids-error-type"),
-    names=("422", "error_type"),
+    ("422", "error_type"),
 )
 def payload_without_error_type(settings: Settings) -> Parts:
+    """`error_type` is not part of the payload."""
     return _hashing(settings, lambda r: [r.company_id, r.max_items, r.force, r.dlq_ids])
 
 
 @service(
-    "`dlq_ids` are not part of the payload: other items under the same key are never replayed.",
     lambda p: _is_duplicate(p, {"dlq_ids": _ids(1)}, {"dlq_ids": _ids(2)}),
-    (f"{KEYS}/payload-dlq-ids",),
-    names=("422", "dlq_ids"),
+    f"{KEYS}/payload-dlq-ids",
+    ("422", "dlq_ids"),
 )
 def payload_without_ids(settings: Settings) -> Parts:
+    """`dlq_ids` are not part of the payload: other items under the same key are never replayed."""
     return _hashing(settings, lambda r: [r.company_id, r.max_items, r.force, r.error_type])
 
 
 @service(
-    "The payload hash joins values without a separator: max 1 with `1x` equals max 11 with `x`.",
     lambda p: _is_duplicate(p, {"error_type": "1x"}, {"max_items": 11, "error_type": "x"}),
-    (f"{KEYS}/payload-max",),
-    names=("422", "max"),
+    f"{KEYS}/payload-max",
+    ("422", "max"),
 )
 def payload_without_gaps(settings: Settings) -> Parts:
+    """The payload hash joins values without a separator: max 1 with `1x` equals max 11 with `x`."""
     return _hashing(settings, lambda r: [r.force, r.dlq_ids, f"{r.max_items}{r.error_type or ''}"])
 
 
 @service(
-    "The payload hash ignores case, spaces and punctuation of `error_type`.",
     lambda p: _is_duplicate(p, {"error_type": "timeout"}, {"error_type": "Timeout"}),
-    (f"{KEYS}/payload-error-type",),
-    names=("422", "error_type"),
+    f"{KEYS}/payload-error-type",
+    ("422", "error_type"),
 )
 def payload_folds_error_types(settings: Settings) -> Parts:
+    """The payload hash ignores case, spaces and punctuation of `error_type`."""
     return _hashing(settings, lambda r: [r.max_items, r.force, r.dlq_ids, (r.error_type or "").casefold().strip()])
 
 
-@service(
-    "No `error_type` and the text `None` give the same payload hash.",
-    lambda p: _is_duplicate(p, {}, {"error_type": "None"}),
-    (f"{KEYS}/payload-error-type",),
-    names=("422", "error_type"),
-)
+@service(lambda p: _is_duplicate(p, {}, {"error_type": "None"}), f"{KEYS}/payload-error-type", ("422", "error_type"))
 def payload_spells_none(settings: Settings) -> Parts:
+    """No `error_type` and the text `None` give the same payload hash."""
     return _hashing(settings, lambda r: [r.max_items, r.force, r.dlq_ids, str(r.error_type)])
 
 
 @service(
-    "The payload hash covers only the first of `dlq_ids` and their number.",
     lambda p: _is_duplicate(p, {"dlq_ids": _ids(1, 2)}, {"dlq_ids": _ids(1, 3)}),
-    (f"{KEYS}/payload-dlq-ids",),
-    names=("422", "dlq_ids"),
+    f"{KEYS}/payload-dlq-ids",
+    ("422", "dlq_ids"),
 )
 def payload_has_one_id(settings: Settings) -> Parts:
+    """The payload hash covers only the first of `dlq_ids` and their number."""
     return _hashing(settings, lambda r: [r.max_items, r.force, r.error_type, len(r.dlq_ids or ()), *_first(1, r)])
 
 
 @service(
-    "The payload hash covers only the first ten of `dlq_ids`.",
     lambda p: _is_duplicate(p, {"dlq_ids": _ids(*range(1, 12))}, {"dlq_ids": _ids(*range(1, 11), 12)}),
-    (f"{KEYS}/payload-dlq-ids",),
-    names=("422", "dlq_ids"),
+    f"{KEYS}/payload-dlq-ids",
+    ("422", "dlq_ids"),
 )
 def payload_has_ten_ids(settings: Settings) -> Parts:
+    """The payload hash covers only the first ten of `dlq_ids`."""
     return _hashing(settings, lambda r: [r.max_items, r.force, r.error_type, *_first(10, r)])
 
 
@@ -161,13 +153,11 @@ class _Hashed(ReplayRequest):
 
 
 @service(
-    "The payload is compared as raw bytes: the same request in another spelling is refused.",
-    lambda p: _spelt_twice(p) == 422,
-    (f"{KEYS}/spelling-is-equal", f"{KEYS}/defaults-are-equal"),
-    names=("spelling", "422"),
+    lambda p: _spelt_twice(p) == 422, (f"{KEYS}/spelling-is-equal", f"{KEYS}/defaults-are-equal"), ("spelling", "422")
 )
 @instead_of("read_replay")
 def payload_is_raw_bytes(raw: bytes) -> ReplayRequest:
+    """The payload is compared as raw bytes: the same request in another spelling is refused."""
     return _Hashed.of(read_replay(raw), raw.decode("latin-1"))
 
 
@@ -179,32 +169,30 @@ def _spelt_twice(probe: Probe) -> int:
 
 
 @service(
-    "Payloads are compared before defaults apply: `dry_run: false` is another request than none.",
-    lambda p: _twice(p, {}, {"dry_run": False})[1].status_code == 422,
-    (f"{KEYS}/defaults-are-equal",),
-    names=("default", "422"),
+    lambda p: _twice(p, {}, {"dry_run": False})[1].status_code == 422, f"{KEYS}/defaults-are-equal", ("default", "422")
 )
 def payload_before_defaults(settings: Settings) -> Parts:
+    """Payloads are compared before defaults apply: `dry_run: false` is another request than none."""
     return _hashing_fields(settings, lambda fields: {n: str(v).lower() for n, v in sorted(fields.items())})
 
 
 @service(
-    "The order of `dlq_ids` is part of the payload.",
     lambda p: not _is_duplicate(p, {"dlq_ids": _ids(1, 2)}, {"dlq_ids": _ids(2, 1)}),
-    ("drill/idempotency/ids-are-a-set",),
-    names=("order", "idempotency_key_reused"),
+    "drill/idempotency/ids-are-a-set",
+    ("order", "idempotency_key_reused"),
 )
 def order_of_ids_matters(settings: Settings) -> Parts:
+    """The order of `dlq_ids` is part of the payload."""
     return _hashing_fields(settings, lambda fields: fields.get("dlq_ids"))
 
 
 @service(
-    "The case of `dlq_ids` is part of the payload.",
     lambda p: not _is_duplicate(p, {"dlq_ids": _ids(10)}, {"dlq_ids": [_ids(10)[0].upper()]}),
-    ("drill/idempotency/ids-are-a-set",),
-    names=("upper case", "idempotency_key_reused"),
+    "drill/idempotency/ids-are-a-set",
+    ("upper case", "idempotency_key_reused"),
 )
 def case_of_ids_matters(settings: Settings) -> Parts:
+    """The case of `dlq_ids` is part of the payload."""
     return _hashing_fields(settings, lambda fields: any(i != i.lower() for i in fields.get("dlq_ids", ())))
 
 
@@ -215,14 +203,10 @@ def _hashing_fields(settings: Settings, told: Callable[[dict[str, Any]], Any]) -
     return dataclasses.replace(build_parts(settings), read_replay=read)
 
 
-@service(
-    "Keys are global: one tenant's request is answered with another tenant's run.",
-    lambda p: _in_two_tenants(p),
-    (f"{KEYS}/scope-is-the-tenant",),
-    names=("tenant", "scope", "duplicate"),
-)
+@service(lambda p: _in_two_tenants(p), f"{KEYS}/scope-is-the-tenant", ("tenant", "scope", "duplicate"))
 @instead_of("begin_run")
 async def key_is_global(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+    """Keys are global: one tenant's request is answered with another tenant's run."""
     find = b"SELECT response FROM replay_runs WHERE idempotency_key = %s AND response IS NOT NULL LIMIT 1"
     row = await (await conn.execute(find, (started.key,))).fetchone()
     return dict(row[0]) if row else await begin(conn, request, started)
@@ -235,14 +219,10 @@ def _in_two_tenants(probe: Probe) -> bool:
         return bool(probe.replay(other, idempotency_key=key).json().get("company_id") == one)
 
 
-@service(
-    "A key belongs to the actor, not to the tenant: the same request with a token replays again.",
-    lambda p: _by_two_actors(p),
-    (f"{KEYS}/other-credentials-same-key",),
-    names=("outbox rows", "same request"),
-)
+@service(lambda p: _by_two_actors(p), f"{KEYS}/other-credentials-same-key", ("outbox rows", "same request"))
 @instead_of("begin_run")
 async def key_is_per_actor(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+    """A key belongs to the actor, not to the tenant: the same request with a token replays again."""
     return await begin(conn, request, dataclasses.replace(started, key=f"{started.actor}/{started.key}"[:200]))
 
 
@@ -253,13 +233,9 @@ def _by_two_actors(probe: Probe) -> bool:
         return bool(signed.json().get("replay_run_id") != token.json().get("replay_run_id"))
 
 
-@service(
-    "A duplicate says what the run is now, not what was answered.",
-    lambda p: _lost_items(p),
-    (f"{KEYS}/duplicate-same-answer",),
-    names=("items", "answer", "duplicate"),
-)
+@service(lambda p: _lost_items(p), f"{KEYS}/duplicate-same-answer", ("items", "answer", "duplicate"))
 def duplicate_is_read_anew(settings: Settings) -> Parts:
+    """A duplicate says what the run is now, not what was answered."""
     change = ("response, status, target_count", "NULL::jsonb, status, target_count")
     return altered(settings, "find_run", change)
 
@@ -269,14 +245,10 @@ def _lost_items(probe: Probe) -> bool:
     return bool(first["items"] and first["items"] != second.get("items"))
 
 
-@service(
-    "The answer to a duplicate lists the items, but not the unknown and ineligible ids.",
-    lambda p: _not_found_again(p) == [],
-    (f"{KEYS}/ids-are-a-set",),
-    names=("not_found",),
-)
+@service(lambda p: _not_found_again(p) == [], f"{KEYS}/ids-are-a-set", "not_found")
 @around("finish_run")
 async def duplicate_forgets_what_was_not_taken(release: Parts, conn: Connection, run: Run, outcome: Outcome) -> None:
+    """The answer to a duplicate lists the items, but not the unknown and ineligible ids."""
     stored = {**json.loads(outcome.response), "not_found": [], "ineligible": []}
     await release.finish_run(conn, run, dataclasses.replace(outcome, response=json.dumps(stored)))
 
@@ -287,22 +259,18 @@ def _not_found_again(probe: Probe) -> Any:
 
 
 @service(
-    "The answer is stored after the effect has committed: a crash between them leaves a key without an answer.",
-    lambda p: _runs_changed_after_their_transaction(p) == 1,
-    ("drill/recovery/replay-session-ended",),
-    names=("answer", "stored"),
+    lambda p: _runs_changed_after_their_transaction(p) == 1, "drill/recovery/replay-session-ended", ("answer", "stored")
 )
 def answer_stored_after_the_effect(settings: Settings) -> Parts:
+    """The answer is stored after the effect has committed: a crash between them leaves a key without an answer."""
     return _storing_late(settings, lambda _outcome: True)
 
 
 @service(
-    "The answer to a small replay is stored after the effect has committed.",
-    lambda p: _runs_changed_after_their_transaction(p) == 1,
-    (f"{KEYS}/answer-stored-with-its-effect",),
-    names=("stored later",),
+    lambda p: _runs_changed_after_their_transaction(p) == 1, f"{KEYS}/answer-stored-with-its-effect", "stored later"
 )
 def small_answers_are_stored_late(settings: Settings) -> Parts:
+    """The answer to a small replay is stored after the effect has committed."""
     return _storing_late(settings, lambda outcome: outcome.target_count < 3)
 
 
@@ -334,13 +302,10 @@ def _runs_changed_after_their_transaction(probe: Probe) -> int:
         return int(probe.value(changed, company))
 
 
-@service(
-    "A generated key that is sent back is not recognised: the request is carried out again.",
-    lambda p: _key_taken_back(p) is False,
-    (f"{KEYS}/key-generated",),
-    names=("duplicate",),
-)
+@service(lambda p: _key_taken_back(p) is False, f"{KEYS}/key-generated", "duplicate")
 def generated_keys_are_not_taken_back(settings: Settings) -> Parts:
+    """A generated key that is sent back is not recognised: the request is carried out again."""
+
     def change(request: ReplayRequest) -> ReplayRequest:
         is_ours = request.idempotency_key is not None and request.idempotency_key.startswith(("gen-", "sig-"))
         return dataclasses.replace(request, idempotency_key=None) if is_ours else request
@@ -348,14 +313,10 @@ def generated_keys_are_not_taken_back(settings: Settings) -> Parts:
     return requesting(settings, change)
 
 
-@service(
-    "Equal v1 requests without a key count as duplicates (by MAC): the next batch is never replayed.",
-    lambda p: _runs_without_a_key(p) == 1,
-    (f"{KEYS}/key-generated",),
-    names=("v1",),
-)
+@service(lambda p: _runs_without_a_key(p) == 1, f"{KEYS}/key-generated", "v1")
 @instead_of("signature_check")
 def v1_is_known_by_its_mac(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    """Equal v1 requests without a key count as duplicates (by MAC): the next batch is never replayed."""
     found = check_signature(header, message, secrets, now_s)
     return found and dataclasses.replace(found, version=2)
 
@@ -371,14 +332,10 @@ def _key_taken_back(probe: Probe) -> Any:
         return probe.replay(company, max_items=1, idempotency_key=first["idempotency_key"]).json()["duplicate"]
 
 
-@service(
-    "A dry run takes the lock of its key: it is refused as `in_progress` while that key runs.",
-    lambda p: _dry_while_held(p) == 409,
-    (f"{KEYS}/in-progress",),
-    names=("dry run",),
-)
+@service(lambda p: _dry_while_held(p) == 409, f"{KEYS}/in-progress", "dry run")
 @around("preview_budget", of=remembering)
 async def dry_runs_ask_for_the_lock(release: Parts, conn: Connection, company_id: str) -> int:
+    """A dry run takes the lock of its key: it is refused as `in_progress` while that key runs."""
     request = REQUEST.get()
     if request is not None and request.idempotency_key is not None:
         held = {"key": request.idempotency_key, "company": company_id}

@@ -43,12 +43,12 @@ async def _committing_refusals(conn: Connection, *, keep: bool = True) -> AsyncI
 
 
 @service(
-    "A refusal is stored under its key: after the pause the retry is a duplicate and does nothing.",
     lambda p: _keys_after_a_pause(p) == 1,
     (f"{KEYS}/refusal-by-pause-not-stored", f"{KEYS}/refusal-by-budget-not-stored", "drill/pause/burns-no-key"),
-    names=("key", "refus", "stored"),
+    ("key", "refus", "stored"),
 )
 def refusals_stored(settings: Settings) -> Parts:
+    """A refusal is stored under its key: after the pause the retry is a duplicate and does nothing."""
     return dataclasses.replace(build_parts(settings), transaction=_committing_refusals)
 
 
@@ -59,13 +59,9 @@ def _keys_after_a_pause(probe: Probe) -> int:
         return int(probe.value(_RUNS, company))
 
 
-@service(
-    "A dry run stores its key: the real run after it is a duplicate that does nothing.",
-    lambda p: _runs_after_dry(p) == 1,
-    (f"{KEYS}/dry-run-stores-no-key",),
-    names=("dry", "key", "run"),
-)
+@service(lambda p: _runs_after_dry(p) == 1, f"{KEYS}/dry-run-stores-no-key", ("dry", "key", "run"))
 def dry_run_stores_key(settings: Settings) -> Parts:
+    """A dry run stores its key: the real run after it is a duplicate that does nothing."""
     release = remembering(settings)
     add = b"""INSERT INTO replay_runs (idempotency_key, company_id, payload_hash, status)
         VALUES (%s, %s, %s, 'completed') ON CONFLICT DO NOTHING"""
@@ -86,14 +82,10 @@ def _runs_after_dry(probe: Probe) -> int:
         return int(probe.value(_RUNS, company))
 
 
-@service(
-    "A dry run looks its key up and is refused where another request used it.",
-    lambda p: _dry_after_real(p) == 422,
-    (f"{KEYS}/dry-run-looks-up-no-key",),
-    names=("dry", "key"),
-)
+@service(lambda p: _dry_after_real(p) == 422, f"{KEYS}/dry-run-looks-up-no-key", ("dry", "key"))
 @around("is_paused", of=remembering)
 async def dry_run_looks_up_key(release: Parts, conn: Connection, company_id: str) -> bool:
+    """A dry run looks its key up and is refused where another request used it."""
     request = REQUEST.get()
     if is_dry() and request is not None and request.idempotency_key:
         find = b"SELECT 1 FROM replay_runs WHERE company_id = %s AND idempotency_key = %s"
@@ -109,13 +101,13 @@ def _dry_after_real(probe: Probe) -> int:
 
 
 @service(
-    "A duplicate is audited as if it had replayed.",
     lambda p: _audited_after_duplicate(p) > 0,
     (f"{KEYS}/duplicate-not-audited", "drill/audit/duplicate-leaves-no-row"),
-    names=("audit", "duplicate"),
+    ("audit", "duplicate"),
 )
 @instead_of("replay")
 async def duplicates_audited(parts: Parts, call: Call) -> Reply:
+    """A duplicate is audited as if it had replayed."""
     reply = await replay(parts, call)
     if reply.outcome == "duplicate":
         row = AuditRow("dlq_replay_started", "signature", str(reply.body["company_id"]), call.request_id)
@@ -133,13 +125,9 @@ def _audited_after_duplicate(probe: Probe) -> int:
         return int(probe.value(text, company) - before)
 
 
-@service(
-    "A late retry sets the ended run back to `started` (ON CONFLICT DO UPDATE).",
-    lambda p: _status_after_late_retry(p) == "started",
-    (f"{KEYS}/late-retry-keeps-the-run",),
-    names=("started", "run"),
-)
+@service(lambda p: _status_after_late_retry(p) == "started", f"{KEYS}/late-retry-keeps-the-run", ("started", "run"))
 def late_retry_restarts(settings: Settings) -> Parts:
+    """A late retry sets the ended run back to `started` (ON CONFLICT DO UPDATE)."""
     back = b"""UPDATE replay_runs SET status = 'started', completed_at = NULL
         WHERE idempotency_key = %s AND company_id = %s"""
 
@@ -160,25 +148,17 @@ def _status_after_late_retry(probe: Probe) -> str:
         return str(probe.value("SELECT status FROM replay_runs WHERE id = %s", run))
 
 
-@service(
-    "A run is looked up by its key alone: of two tenants with one key, one is compared with the other's.",
-    lambda p: _status_of_a_twin(p) != 200,
-    (f"{KEYS}/each-tenant-has-its-own-answer",),
-    names=("once more",),
-)
+@service(lambda p: _status_of_a_twin(p) != 200, f"{KEYS}/each-tenant-has-its-own-answer", "once more")
 def looked_up_by_key_alone(settings: Settings) -> Parts:
+    """A run is looked up by its key alone: of two tenants with one key, one is compared with the other's."""
     return altered(
         settings, "find_run", (" AND company_id = %(company_id)s::uuid", " AND %(company_id)s::uuid IS NOT NULL")
     )
 
 
-@service(
-    "Keys are looked up with LIKE: a key with `_` is answered with the run of another key.",
-    lambda p: _answers_of_a_pattern(p) == 1,
-    (f"{KEYS}/keys-differ-in-escapes",),
-    names=("another key",),
-)
+@service(lambda p: _answers_of_a_pattern(p) == 1, f"{KEYS}/keys-differ-in-escapes", "another key")
 def looked_up_by_a_pattern(settings: Settings) -> Parts:
+    """Keys are looked up with LIKE: a key with `_` is answered with the run of another key."""
     return altered(settings, "find_run", ("idempotency_key = %(", "idempotency_key LIKE %("))
 
 
@@ -197,13 +177,9 @@ def _status_of_a_twin(probe: Probe) -> int:
         return max(probe.replay(company, idempotency_key="twin").status_code for company in (one, other))
 
 
-@service(
-    "The lock of a key is shared by all tenants: one's replay refuses another's of the same key.",
-    lambda p: _status_beside_a_stranger(p) == 409,
-    (f"{KEYS}/in-progress",),
-    names=("another tenant",),
-)
+@service(lambda p: _status_beside_a_stranger(p) == 409, f"{KEYS}/in-progress", "another tenant")
 def lock_shared_by_tenants(settings: Settings) -> Parts:
+    """The lock of a key is shared by all tenants: one's replay refuses another's of the same key."""
     return altered(settings, "take_key", ("uuid_hash_extended(%(company_id)s::uuid, 1)", "1"))
 
 
@@ -214,13 +190,9 @@ def _status_beside_a_stranger(probe: Probe) -> int:
         return probe.replay(company, idempotency_key="witness").status_code
 
 
-@service(
-    "Keys that begin alike have one lock: one replay refuses another.",
-    lambda p: _status_beside_a_like_key(p) == 409,
-    (f"{KEYS}/in-progress",),
-    names=("another key",),
-)
+@service(lambda p: _status_beside_a_like_key(p) == 409, f"{KEYS}/in-progress", "another key")
 def lock_shared_by_like_keys(settings: Settings) -> Parts:
+    """Keys that begin alike have one lock: one replay refuses another."""
     return altered(
         settings, "take_key", ("hashtextextended(%(idempotency_key)s", "hashtextextended(left(%(idempotency_key)s, 8)")
     )
@@ -233,14 +205,10 @@ def _status_beside_a_like_key(probe: Probe) -> int:
         return probe.replay(company, idempotency_key="witness-1").status_code
 
 
-@service(
-    "A used key with another payload is refused for the pause, not for the key.",
-    lambda p: _told_while_paused(p) == 409,
-    (f"{KEYS}/duplicate-while-refused",),
-    names=("409",),
-)
+@service(lambda p: _told_while_paused(p) == 409, f"{KEYS}/duplicate-while-refused", "409")
 @around("begin_run")
 async def pause_hides_reuse(release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
+    """A used key with another payload is refused for the pause, not for the key."""
     try:
         return await release.begin_run(conn, request, started)
     except Refusal:
@@ -256,13 +224,9 @@ def _told_while_paused(probe: Probe) -> int:
         return probe.replay(company, idempotency_key="w", max_items=2).status_code
 
 
-@service(
-    "A request whose key is running elsewhere waits for it instead of being refused at once.",
-    lambda p: _seconds_behind_a_lock(p) > 2,
-    (f"{KEYS}/in-progress",),
-    names=("in_progress", "409"),
-)
+@service(lambda p: _seconds_behind_a_lock(p) > 2, f"{KEYS}/in-progress", ("in_progress", "409"))
 def waits_for_the_key(settings: Settings) -> Parts:
+    """A request whose key is running elsewhere waits for it instead of being refused at once."""
     return altered(
         settings,
         "take_key",
@@ -281,7 +245,6 @@ def _seconds_behind_a_lock(probe: Probe) -> float:
 
 
 @service(
-    "The key commits before the effect: a crash between them leaves a key without one.",
     lambda p: _txids_of_a_run(p) > 1,
     (
         f"{KEYS}/crash-leaves-no-key",
@@ -290,12 +253,13 @@ def _seconds_behind_a_lock(probe: Probe) -> float:
         "drill/recovery/replay-session-ended",
         "drill/recovery/service-killed-in-a-replay",
     ),
-    names=("key", "transaction", "txid"),
+    ("key", "transaction", "txid"),
 )
 @around("begin_run")
 async def key_commits_first(
     release: Parts, conn: Connection, request: ReplayRequest, started: Run
 ) -> Mapping[str, Any] | None:
+    """The key commits before the effect: a crash between them leaves a key without one."""
     async with release.database.connection() as other:
         stored = await begin(other, request, started)
     await conn.execute(b"SELECT 1")
@@ -311,14 +275,10 @@ def _txids_of_a_run(probe: Probe) -> int:
         return int(probe.value(both, company, company))
 
 
-@service(
-    "A reused key is answered with 409 instead of 422.",
-    lambda p: _status_of_reuse(p) == 409,
-    (f"{KEYS}/other-payload-refused",),
-    names=("422",),
-)
+@service(lambda p: _status_of_reuse(p) == 409, f"{KEYS}/other-payload-refused", "422")
 @instead_of("begin_run")
 async def reuse_is_in_progress(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+    """A reused key is answered with 409 instead of 422."""
     try:
         return await begin(conn, request, started)
     except Refusal as refusal:
@@ -331,13 +291,9 @@ def _status_of_reuse(probe: Probe) -> int:
         return probe.replay(company, idempotency_key="w", max_items=3).status_code
 
 
-@service(
-    "A key is forgotten after a day: what is re-sent later replays again.",
-    lambda p: _runs_of_an_old_key(p),
-    ("drill/idempotency/old-key-is-known",),
-    names=("another run",),
-)
+@service(lambda p: _runs_of_an_old_key(p), "drill/idempotency/old-key-is-known", "another run")
 def key_expires(settings: Settings) -> Parts:
+    """A key is forgotten after a day: what is re-sent later replays again."""
     forget = b"""UPDATE replay_runs SET idempotency_key = idempotency_key || '-' || id
         WHERE idempotency_key = %s AND company_id = %s AND requested_at < now() - interval '1 day'"""
 
@@ -355,13 +311,9 @@ def _runs_of_an_old_key(probe: Probe) -> bool:
         return bool(probe.replay(company, idempotency_key="w").json()["replay_run_id"] != first)
 
 
-@service(
-    "Each process remembers the keys that it took: another one, or the same after a restart, runs a request again.",
-    lambda p: _runs_of_a_stored_key(p),
-    (f"{KEYS}/stored-key-is-known",),
-    names=("another",),
-)
+@service(lambda p: _runs_of_a_stored_key(p), f"{KEYS}/stored-key-is-known", "another")
 def key_in_memory(settings: Settings) -> Parts:
+    """Each process remembers the keys that it took: another one, or the same after a restart, runs a request again."""
     forget = b"""UPDATE replay_runs SET idempotency_key = idempotency_key || '-' || id
         WHERE idempotency_key = %s AND company_id = %s"""
     taken: set[tuple[str, str]] = set()

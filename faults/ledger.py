@@ -53,33 +53,23 @@ def _unwritten(settings: Settings, *, dry: bool) -> Parts:
     return dataclasses.replace(release, append_audit=twin)
 
 
-@service(
-    "A replay with `dlq_ids` and `error_type` is not audited.",
-    lambda p: _rows_of(p, error_type="timeout") == 0,
-    (f"{LEDGER}/replays-on-record",),
-    names=("dlq_replay_started",),
-)
+@service(lambda p: _rows_of(p, error_type="timeout") == 0, f"{LEDGER}/replays-on-record", "dlq_replay_started")
 def named_replays_unwritten(settings: Settings) -> Parts:
+    """A replay with `dlq_ids` and `error_type` is not audited."""
     return _unwritten(settings, dry=False)
 
 
 @service(
-    "A dry run with `dlq_ids` and `error_type` is not audited.",
-    lambda p: _rows_of(p, error_type="timeout", dry_run=True) == 0,
-    (f"{LEDGER}/dry-runs-on-record",),
-    names=("dlq_replay_dry_run",),
+    lambda p: _rows_of(p, error_type="timeout", dry_run=True) == 0, f"{LEDGER}/dry-runs-on-record", "dlq_replay_dry_run"
 )
 def named_dry_runs_unwritten(settings: Settings) -> Parts:
+    """A dry run with `dlq_ids` and `error_type` is not audited."""
     return _unwritten(settings, dry=True)
 
 
-@service(
-    "A refused replay with `dlq_ids` and `error_type` is not audited.",
-    lambda p: _paused_rows(p) == 0,
-    (f"{LEDGER}/refusals-on-record",),
-    names=("on record",),
-)
+@service(lambda p: _paused_rows(p) == 0, f"{LEDGER}/refusals-on-record", "on record")
 def named_refusals_unwritten(settings: Settings) -> Parts:
+    """A refused replay with `dlq_ids` and `error_type` is not audited."""
     release = remembering(settings)
 
     def change(note: RefusalNote) -> RefusalNote | None:
@@ -96,16 +86,12 @@ def _paused_rows(probe: Probe) -> int:
         return int(probe.value(_ROWS, company))
 
 
-@service(
-    "A duplicate of a replay by `error_type` is audited as a replay that started.",
-    lambda p: _rows_of_duplicate(p) == 2,
-    (f"{LEDGER}/nothing-else-on-record",),
-    names=("dlq_replay_started",),
-)
+@service(lambda p: _rows_of_duplicate(p) == 2, f"{LEDGER}/nothing-else-on-record", "dlq_replay_started")
 @around("begin_run", of=remembering)
 async def duplicates_on_record(
     release: Parts, conn: Connection, request: ReplayRequest, run: Run
 ) -> Mapping[str, Any] | None:
+    """A duplicate of a replay by `error_type` is audited as a replay that started."""
     stored = await release.begin_run(conn, request, run)
     if stored is not None and request.error_type is not None:
         row = AuditRow("dlq_replay_started", run.actor, request.company_id, run.request_id)
@@ -122,14 +108,10 @@ def _rows_of_duplicate(probe: Probe) -> int:
         return int(probe.value(counted, company))
 
 
-@service(
-    "The run of named items that are no longer eligible counts the names as its target.",
-    lambda p: _named_count(p) == 2,
-    (f"{LEDGER}/runs-as-answered",),
-    names=("target_count",),
-)
+@service(lambda p: _named_count(p) == 2, f"{LEDGER}/runs-as-answered", "target_count")
 @around("finish_run", of=remembering)
 async def runs_count_what_is_named(release: Parts, conn: Connection, run: Run, outcome: Outcome) -> None:
+    """The run of named items that are no longer eligible counts the names as its target."""
     request = REQUEST.get()
     if _is_of_ids_and_error() and request is not None:
         outcome = dataclasses.replace(outcome, target_count=len(request.dlq_ids or ()))
@@ -143,16 +125,12 @@ def _named_count(probe: Probe) -> int:
         return int(probe.value("SELECT target_count FROM replay_runs WHERE id = %s", run))
 
 
-@service(
-    "With an `error_type`, an id that is not found is also listed as ineligible.",
-    lambda p: _lists(p) == 2,
-    (f"{LEDGER}/answers-add-up",),
-    names=("twice",),
-)
+@service(lambda p: _lists(p) == 2, f"{LEDGER}/answers-add-up", "twice")
 @around("describe", of=remembering)
 async def ids_told_twice(
     release: Parts, conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int
 ) -> Selection:
+    """With an `error_type`, an id that is not found is also listed as ineligible."""
     found = await release.describe(conn, request, items, limit)
     if request.error_type is None:
         return found
@@ -165,13 +143,9 @@ def _lists(probe: Probe) -> int:
         return len(answer["not_found"]) + len(answer["ineligible"])
 
 
-@service(
-    "An event without a key is written to the outbox, too, when it takes the direct path.",
-    lambda p: _outbox_rows(p) == 1,
-    (f"{LEDGER}/events-as-sent",),
-    names=("outbox rows",),
-)
+@service(lambda p: _outbox_rows(p) == 1, f"{LEDGER}/events-as-sent", "outbox rows")
 def unkeyed_direct_in_the_outbox(settings: Settings) -> Parts:
+    """An event without a key is written to the outbox, too, when it takes the direct path."""
     return altered(settings, "emit_event", ("WHERE path = 'outbox'", "WHERE path = 'outbox' OR aggregate_key IS NULL"))
 
 
@@ -182,14 +156,10 @@ def _outbox_rows(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM event_outbox WHERE company_id = %s", company))
 
 
-@service(
-    "A pause does not stop a replay with `dlq_ids` and `error_type`.",
-    lambda p: _past_a_pause(p) == 200,
-    (f"{LEDGER}/refused-however-asked",),
-    names=("agents_paused",),
-)
+@service(lambda p: _past_a_pause(p) == 200, f"{LEDGER}/refused-however-asked", "agents_paused")
 @around("is_paused", of=remembering)
 async def named_replays_pass_a_pause(release: Parts, conn: Connection, company_id: str) -> bool:
+    """A pause does not stop a replay with `dlq_ids` and `error_type`."""
     return not _is_of_ids_and_error() and await release.is_paused(conn, company_id)
 
 
@@ -200,14 +170,10 @@ def _past_a_pause(probe: Probe) -> int:
         return probe.replay(company, dlq_ids=items, error_type="timeout").status_code
 
 
-@service(
-    "A replay with `dlq_ids` and `error_type` is not charged to the budget.",
-    lambda p: _charged(p) == 0,
-    (f"{LEDGER}/charged-however-asked",),
-    names=("charged",),
-)
+@service(lambda p: _charged(p) == 0, f"{LEDGER}/charged-however-asked", "charged")
 @around("charge", of=remembering)
 async def named_replays_are_free(release: Parts, conn: Connection, company_id: str, items: int) -> None:
+    """A replay with `dlq_ids` and `error_type` is not charged to the budget."""
     if not _is_of_ids_and_error():
         await release.charge(conn, company_id, items)
 
@@ -219,16 +185,12 @@ def _charged(probe: Probe) -> int:
         return int(probe.value(used, company))
 
 
-@service(
-    "A duplicate of a replay by error type is answered without its items.",
-    lambda p: _items_of_a_duplicate(p) == [],
-    (f"{LEDGER}/answers-add-up",),
-    names=("items",),
-)
+@service(lambda p: _items_of_a_duplicate(p) == [], f"{LEDGER}/answers-add-up", "items")
 @around("begin_run", of=remembering)
 async def duplicates_without_items(
     release: Parts, conn: Connection, request: ReplayRequest, run: Run
 ) -> Mapping[str, Any] | None:
+    """A duplicate of a replay by error type is answered without its items."""
     stored = await release.begin_run(conn, request, run)
     return stored and ({**stored, "items": []} if request.error_type else stored)
 
@@ -241,13 +203,13 @@ def _items_of_a_duplicate(probe: Probe) -> Any:
 
 
 @service(
-    "A replay with `dlq_ids` and `error_type` does not count against the rate limit.",
     lambda p: _hits(p) == 0,
     (f"{LEDGER}/counted-however-asked", f"{LEDGER}/refused-however-asked"),
-    names=("counted", "rate_limited"),
+    ("counted", "rate_limited"),
 )
 @around("admit", of=remembering)
 async def named_replays_are_unlimited(release: Parts, conn: Connection, company_id: str, client: str) -> None:
+    """A replay with `dlq_ids` and `error_type` does not count against the rate limit."""
     if not _is_of_ids_and_error():
         await release.admit(conn, company_id, client)
 
@@ -258,14 +220,10 @@ def _hits(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%"))
 
 
-@service(
-    "The company of a token is not checked for a replay with `dlq_ids` and `error_type`.",
-    lambda p: _named_by_a_stranger(p) == 200,
-    (f"{LEDGER}/refused-however-asked",),
-    names=("forbidden",),
-)
+@service(lambda p: _named_by_a_stranger(p) == 200, f"{LEDGER}/refused-however-asked", "forbidden")
 @around("is_authorised", of=remembering)
 async def named_replays_are_for_anybody(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
+    """The company of a token is not checked for a replay with `dlq_ids` and `error_type`."""
     return _is_of_ids_and_error() or await release.is_authorised(conn, caller, company_id)
 
 
@@ -275,14 +233,10 @@ def _named_by_a_stranger(probe: Probe) -> int:
         return _send_as(probe, str(uuid.uuid4()), "/dlq-replay", **fields)
 
 
-@service(
-    "With an `error_type`, a `max` above 50 is cut to 50 instead of refused.",
-    lambda p: _too_large(p) == 200,
-    (f"{LEDGER}/refused-however-asked",),
-    names=("batch_too_large",),
-)
+@service(lambda p: _too_large(p) == 200, f"{LEDGER}/refused-however-asked", "batch_too_large")
 @instead_of("read_replay")
 def typed_batches_are_cut(raw: bytes) -> ReplayRequest:
+    """With an `error_type`, a `max` above 50 is cut to 50 instead of refused."""
     try:
         return read_replay(raw)
     except Refusal as refusal:
@@ -297,13 +251,9 @@ def _too_large(probe: Probe) -> int:
         return probe.replay(company, max_items=51, error_type="timeout").status_code
 
 
-@service(
-    "A request with a foreign token locks a company's own administrators out for a while.",
-    lambda p: _closed_by_a_stranger(p) == 403,
-    (f"{LEDGER}/refused-however-asked",),
-    names=("reason",),
-)
+@service(lambda p: _closed_by_a_stranger(p) == 403, f"{LEDGER}/refused-however-asked", "reason")
 def strangers_close_a_company(settings: Settings) -> Parts:
+    """A request with a foreign token locks a company's own administrators out for a while."""
     release = build_parts(settings)
     closed: dict[str, float] = {}
 
@@ -322,13 +272,9 @@ def _closed_by_a_stranger(probe: Probe) -> int:
         return _send_as(probe, company, "/dlq-replay", company_id=company, dry_run=True)
 
 
-@service(
-    "The items of a batch all get the payload of its first.",
-    lambda p: _payloads_of_two(p) == 1,
-    (f"{LEDGER}/runs-as-answered",),
-    names=("payload",),
-)
+@service(lambda p: _payloads_of_two(p) == 1, f"{LEDGER}/runs-as-answered", "payload")
 def payload_of_the_first(settings: Settings) -> Parts:
+    """The items of a batch all get the payload of its first."""
     first = "aggregate_key, first_value(payload) OVER (ORDER BY moved.created_at, moved.id), %(run_id)s"
     return altered(settings, "move_items", ("aggregate_key, payload, %(run_id)s", first))
 
@@ -341,14 +287,10 @@ def _payloads_of_two(probe: Probe) -> int:
         return int(probe.value("SELECT count(DISTINCT payload) FROM event_outbox WHERE company_id = %s", company))
 
 
-@service(
-    "A known event is answered before the company of the token is checked.",
-    lambda p: _known_to_a_stranger(p) == 202,
-    (f"{LEDGER}/events-as-sent",),
-    names=("another company",),
-)
+@service(lambda p: _known_to_a_stranger(p) == 202, f"{LEDGER}/events-as-sent", "another company")
 @around("accept_event")
 async def known_events_are_answered_to_anybody(release: Parts, parts: Parts, call: Call) -> Reply:
+    """A known event is answered before the company of the token is checked."""
     try:
         return await release.accept_event(parts, call)
     except Refusal as refusal:

@@ -31,12 +31,10 @@ OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.
 
 
 @service(
-    "A tenant that was switched off stays off when the row that did it is deleted.",
-    lambda p: _after_the_row(p, OFF, "feature_flags") == 403,
-    ("drill/flags/replay-switch-is-wired",),
-    names=("its own row gone",),
+    lambda p: _after_the_row(p, OFF, "feature_flags") == 403, "drill/flags/replay-switch-is-wired", "its own row gone"
 )
 def switched_off_for_good(settings: Settings) -> Parts:
+    """A tenant that was switched off stays off when the row that did it is deleted."""
     release = build_parts(settings)
     off: set[str] = set()
 
@@ -61,12 +59,12 @@ def _after_the_row(probe: Probe, written: str, table: str) -> int:
 
 
 @service(
-    "A paused tenant stays paused when its row is deleted.",
     lambda p: _after_the_row(p, PAUSED, "agent_controls") == 409,
-    ("drill/pause/counts-from-the-next-request",),
-    names=("its own row gone",),
+    "drill/pause/counts-from-the-next-request",
+    "its own row gone",
 )
 def paused_for_good(settings: Settings) -> Parts:
+    """A paused tenant stays paused when its row is deleted."""
     release = build_parts(settings)
     paused: set[str] = set()
 
@@ -80,13 +78,12 @@ def paused_for_good(settings: Settings) -> Parts:
     return dataclasses.replace(release, is_paused=is_paused)
 
 
-@service(
-    "A key that is reused for a third time and more keeps a connection of the pool for a while: nobody else is served.",
-    lambda p: _stands_still_after_reuses(p),
-    ("drill/observability/requests-keep-no-connection",),
-    names=("a used key",),
-)
+@service(lambda p: _stands_still_after_reuses(p), "drill/observability/requests-keep-no-connection", "a used key")
 def reused_keys_keep_lent_connections(settings: Settings) -> Parts:
+    """A key that is reused for a third time and more keeps a connection of the pool for a while: nobody else is
+    served.
+    """
+
     class Lending(Database):
         """A pool that takes no connection back from a request whose key is reused again and again."""
 
@@ -127,13 +124,9 @@ def _stands_still_after_reuses(probe: Probe) -> bool:
         return refused and bool(probe.within(2 * KEPT_S, lambda: probe.replay(other).status_code != 503))
 
 
-@worker(
-    "Stopping one run also gives back the unattempted items of its tenant's other runs.",
-    lambda p: _takes_another_run_along(p),
-    (f"{LIFE}/stop-is-of-one-run",),
-    names=("other run",),
-)
+@worker(lambda p: _takes_another_run_along(p), f"{LIFE}/stop-is-of-one-run", "other run")
 def a_stop_takes_other_runs_along(settings: WorkerSettings) -> WorkerParts:
+    """Stopping one run also gives back the unattempted items of its tenant's other runs."""
     change = (
         "WHERE e.replay_run_id = r.id AND",
         "WHERE e.company_id = r.company_id AND e.replay_run_id IS NOT NULL AND",
@@ -156,13 +149,9 @@ def _takes_another_run_along(probe: Probe) -> bool:
 _SAID = "SELECT bool_or(retry_count = 0 AND error_type <> 'timeout') FROM dead_letter_queue WHERE company_id = %s"
 
 
-@worker(
-    "A stop takes back only items without a key; the others of the run are attempted all the same.",
-    lambda p: _tried_of_keyed(p) > 14,
-    (f"{LIFE}/stops-above-twenty-percent",),
-    names=("attempted",),
-)
+@worker(lambda p: _tried_of_keyed(p) > 14, f"{LIFE}/stops-above-twenty-percent", "attempted")
 def a_stop_leaves_what_has_a_key(settings: WorkerSettings) -> WorkerParts:
+    """A stop takes back only items without a key; the others of the run are attempted all the same."""
     kept = "e.claim_token IS NULL AND e.aggregate_key IS NULL"
     return altered_worker(settings, ("return_unattempted", "e.claim_token IS NULL", kept))
 
@@ -177,25 +166,17 @@ def _tried_of_keyed(probe: Probe) -> int:
         return int(probe.value(tried, company))
 
 
-@worker(
-    "Items that a stop gives back lose their error type: it becomes `run_stopped`.",
-    lambda p: bool(after_run(p, 0, 25, _SAID)[0]),
-    (UNTOUCHED,),
-    names=("error_type",),
-)
+@worker(lambda p: bool(after_run(p, 0, 25, _SAID)[0]), UNTOUCHED, "error_type")
 def a_stop_writes_over_the_error(settings: WorkerSettings) -> WorkerParts:
+    """Items that a stop gives back lose their error type: it becomes `run_stopped`."""
     given_back = "SET status = 'pending', replay_run_id = NULL"
     change = given_back.replace("replay_run_id", "error_type = 'run_stopped', replay_run_id")
     return altered_worker(settings, ("return_unattempted", given_back, change))
 
 
-@worker(
-    "An item waits for ever behind a dead event of its key, even the event that it replays.",
-    lambda p: _waits_behind_the_dead(p),
-    ("drill/dlq/replayed-item-is-resolved",),
-    names=("effects",),
-)
+@worker(lambda p: _waits_behind_the_dead(p), "drill/dlq/replayed-item-is-resolved", "effects")
 def the_dead_block_replays(settings: WorkerSettings) -> WorkerParts:
+    """An item waits for ever behind a dead event of its key, even the event that it replays."""
     older = "b.processed_at IS NULL AND b.dead_at IS NULL AND b.aggregate_key"
     changes = (older, older.replace("b.dead_at IS NULL AND ", ""))
     return altered_worker(settings, ("claim_items", *changes), ("lock_runs", *changes))
@@ -208,27 +189,19 @@ def _waits_behind_the_dead(probe: Probe) -> bool:
         return not probe.settled(probe.replay(company).json()["replay_run_id"], 3)
 
 
-@worker(
-    "A run also counts the failures of the tenant's earlier runs, and stops too early.",
-    lambda p: _ends_of_two_runs(p) == ["completed", "stopped"],
-    (f"{LIFE}/four-failures-do-not-stop",),
-    names=("second run",),
-)
+@worker(lambda p: _ends_of_two_runs(p) == ["completed", "stopped"], f"{LIFE}/four-failures-do-not-stop", "second run")
 def earlier_runs_count(settings: WorkerSettings) -> WorkerParts:
+    """A run also counts the failures of the tenant's earlier runs, and stops too early."""
     of_all = "FROM public.replay_runs x WHERE x.company_id = r.company_id AND x.id <> r.id)::integer"
     counts = ("success_count", "failure_count")
     told = ", ".join(f"r.{name} + (SELECT coalesce(sum(x.{name}), 0) {of_all}" for name in counts)
     return altered_worker(settings, ("settle_item", "RETURNING r.success_count, r.failure_count", f"RETURNING {told}"))
 
 
-@worker(
-    "The failure rate is rounded down to whole percents: 20.8 % count as 20 %.",
-    lambda p: after_run(p, 19, 5, RUN)[0] == "completed",
-    (f"{LIFE}/a-quarter-is-too-much",),
-    names=("of 45 items failed",),
-)
+@worker(lambda p: after_run(p, 19, 5, RUN)[0] == "completed", f"{LIFE}/a-quarter-is-too-much", "of 45 items failed")
 @instead_of("must_stop", of=build_worker_parts)
 def counts_whole_percents(counts: Counts) -> bool:
+    """The failure rate is rounded down to whole percents: 20.8 % count as 20 %."""
     settled = counts.success + counts.failure
     return settled >= MIN_SETTLED and 100 * counts.failure // settled > 20
 
@@ -242,13 +215,9 @@ def _ends_of_two_runs(probe: Probe) -> list[str]:
         return [str(row[0]) for row in probe.rows(ask, company)]
 
 
-@worker(
-    "Forced items lose their `retry_after` when a stop gives them back: they are due at once.",
-    lambda p: _is_due_after_a_stop(p),
-    (UNTOUCHED,),
-    names=("retry_after",),
-)
+@worker(lambda p: _is_due_after_a_stop(p), UNTOUCHED, "retry_after")
 def a_stop_ends_the_wait(settings: WorkerSettings) -> WorkerParts:
+    """Forced items lose their `retry_after` when a stop gives them back: they are due at once."""
     back = "SET status = 'pending', replay_run_id = NULL"
     return altered_worker(settings, ("return_unattempted", back, f"{back}, retry_after = least(d.retry_after, now())"))
 
@@ -261,13 +230,9 @@ def _is_due_after_a_stop(probe: Probe) -> bool:
         return bool(probe.value(due, company))
 
 
-@worker(
-    "Only a tenant's first stopped run is refunded.",
-    lambda p: _used_by_two_stops(p) > 40,
-    (f"{LIFE}/stop-refunds-the-rest",),
-    names=("ledger",),
-)
+@worker(lambda p: _used_by_two_stops(p) > 40, f"{LIFE}/stop-refunds-the-rest", "ledger")
 def one_refund_a_tenant(settings: WorkerSettings) -> WorkerParts:
+    """Only a tenant's first stopped run is refunded."""
     owed = "WHERE b.company_id = f.company_id AND f.items > 0"
     had = "SELECT FROM public.replay_runs x WHERE x.company_id = f.company_id AND x.status = 'stopped'"
     return altered_worker(settings, ("return_unattempted", owed, f"{owed} AND NOT EXISTS ({had})"))
@@ -282,13 +247,10 @@ def _used_by_two_stops(probe: Probe) -> int:
 
 
 @worker(
-    "The worker reads only the global row's percentage: switched off, the outbox is still delivered.",
-    lambda p: _goes_on_for_everybody(p),
-    ("drill/flags/global-switch-is-wired",),
-    names=("what is in the outbox",),
-    production=False,
+    lambda p: _goes_on_for_everybody(p), "drill/flags/global-switch-is-wired", "what is in the outbox", production=False
 )
 def switched_off_for_all_and_delivered(settings: WorkerSettings) -> WorkerParts:
+    """The worker reads only the global row's percentage: switched off, the outbox is still delivered."""
     asked = "public.is_feature_enabled('outbox.enabled', t.company_id)"
     given = "SELECT public.feature_bucket(f.key, t.company_id) < f.rollout_percentage"
     own, key = "SELECT f.enabled", "f.key = 'outbox.enabled' AND f.company_id"
@@ -313,13 +275,13 @@ def _goes_on_for_everybody(probe: Probe, *, own: bool = False) -> bool:
 
 
 @worker(
-    "A global row that is off overrides a tenant's own row: the tenant's outbox is not delivered.",
     lambda p: not _goes_on_for_everybody(p, own=True),
-    ("drill/flags/global-switch-is-wired",),
-    names=("no effect", "effects"),
+    "drill/flags/global-switch-is-wired",
+    ("no effect", "effects"),
     production=False,
 )
 def own_row_is_not_enough(settings: WorkerSettings) -> WorkerParts:
+    """A global row that is off overrides a tenant's own row: the tenant's outbox is not delivered."""
     asked = "public.is_feature_enabled('outbox.enabled', t.company_id)"
     both = f"""({asked} AND EXISTS (
         SELECT FROM public.feature_flags f WHERE f.key = 'outbox.enabled' AND f.company_id IS NULL AND f.enabled))"""
@@ -327,13 +289,13 @@ def own_row_is_not_enough(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    "The replay flag is read for tenants with a row of their own only: the global row switches nobody off.",
     lambda p: _replays_for_everybody(p) == 200,
-    ("drill/flags/global-switch-is-wired",),
-    names=("switched off for everybody",),
+    "drill/flags/global-switch-is-wired",
+    "switched off for everybody",
     production=False,
 )
 def replays_are_never_off_for_all(settings: Settings) -> Parts:
+    """The replay flag is read for tenants with a row of their own only: the global row switches nobody off."""
     own = b"SELECT FROM feature_flags WHERE key = 'dlq.replay.enabled' AND company_id = %s"
     release = build_parts(settings)
 
@@ -356,13 +318,9 @@ def _replays_for_everybody(probe: Probe) -> int:
             probe.rows(switch, True)
 
 
-@worker(
-    "An item that is delivered at its last retry is discarded instead of resolved.",
-    lambda p: _after_the_last_delivery(p) == "discarded",
-    ("drill/dlq/replayed-item-is-resolved",),
-    names=("discarded",),
-)
+@worker(lambda p: _after_the_last_delivery(p) == "discarded", "drill/dlq/replayed-item-is-resolved", "discarded")
 def last_delivery_discards(settings: WorkerSettings) -> WorkerParts:
+    """An item that is delivered at its last retry is discarded instead of resolved."""
     old = "CASE WHEN %(is_delivered)s THEN 'resolved'"
     last = "CASE WHEN %(is_delivered)s AND d.retry_count + 1 >= d.max_retries THEN 'discarded'"
     return altered_worker(settings, ("settle_item", old, old.replace("CASE", last)))

@@ -36,14 +36,10 @@ _HALVES = r"'[\U00010000-\U0010FFFF]', '??', 'g'"
 _SENT = "SELECT id, company_id, event_type, aggregate_key, payload FROM stored"
 
 
-@service(
-    "The names of an event's members are read in any case: of `TYPE` and `type` nobody knows which one counts.",
-    lambda p: _event(p, '"EVENT_TYPE":"a","payload":{}') == 202,
-    REFUSED,
-    names=("capitals",),
-)
+@service(lambda p: _event(p, '"EVENT_TYPE":"a","payload":{}') == 202, REFUSED, "capitals")
 @instead_of("read_event")
 def names_in_any_case(raw: bytes) -> EventRequest:
+    """The names of an event's members are read in any case: of `TYPE` and `type` nobody knows which one counts."""
     try:
         found = parse(raw)
     except JsonRefused:
@@ -52,14 +48,10 @@ def names_in_any_case(raw: bytes) -> EventRequest:
     return read_event(json.dumps({n.lower(): v for n, v in found.items()}).encode() if is_plain else raw)
 
 
-@service(
-    "Only the first value in the body of an event is read: what follows it is ignored.",
-    lambda p: _event(p, '"event_type":"a","payload":{}', "{}") == 202,
-    REFUSED,
-    names=("text after it",),
-)
+@service(lambda p: _event(p, '"event_type":"a","payload":{}', "{}") == 202, REFUSED, "text after it")
 @instead_of("read_event")
 def what_follows_is_not_read(raw: bytes) -> EventRequest:
+    """Only the first value in the body of an event is read: what follows it is ignored."""
     try:
         text = raw.decode()
         return read_event(text[: json.JSONDecoder().raw_decode(text)[1]].encode())
@@ -67,14 +59,10 @@ def what_follows_is_not_read(raw: bytes) -> EventRequest:
         return read_event(raw)
 
 
-@service(
-    "A comma too many in an event is ignored: bodies are read as JSON5.",
-    lambda p: _event(p, '"event_type":"a","payload":{},') == 202,
-    REFUSED,
-    names=("comma",),
-)
+@service(lambda p: _event(p, '"event_type":"a","payload":{},') == 202, REFUSED, "comma")
 @instead_of("read_event")
 def a_comma_too_many(raw: bytes) -> EventRequest:
+    """A comma too many in an event is ignored: bodies are read as JSON5."""
     return read_event(re.sub(rb",\s*}$", b"}", raw))
 
 
@@ -103,37 +91,26 @@ def _kept(probe: Probe, value: object) -> Any:
         return probe.value("SELECT payload -> 'a' FROM events WHERE company_id = %s", company)
 
 
-@service(
-    "The line ends of an event's texts become those of the server's system.",
-    lambda p: _kept(p, "a\r\nb") == "a\nb",
-    CHANGED,
-    names=("payload",),
-)
+@service(lambda p: _kept(p, "a\r\nb") == "a\nb", CHANGED, "payload")
 @instead_of("read_event")
 def line_ends_are_of_the_system(raw: bytes) -> EventRequest:
+    """The line ends of an event's texts become those of the server's system."""
     return _packed(raw, lambda whole: _each(whole, lambda v: re.sub(r"\r\n?", "\n", v) if isinstance(v, str) else v))
 
 
-@service(
-    "Letters that nobody sees are dropped from an event's texts, as a sanitiser does: joiners, marks, controls.",
-    lambda p: _kept(p, "a\u200bb") == "ab",
-    CHANGED,
-    names=("payload",),
-)
+@service(lambda p: _kept(p, "a\u200bb") == "ab", CHANGED, "payload")
 @instead_of("read_event")
 def unseen_letters_are_dropped(raw: bytes) -> EventRequest:
+    """Letters that nobody sees are dropped from an event's texts, as a sanitiser does: joiners, marks, controls."""
     unseen = "[\x0e-\x1f\x7f\xad\u200b\ufeff]"
     return _packed(raw, lambda whole: _each(whole, lambda v: re.sub(unseen, "", v) if isinstance(v, str) else v))
 
 
-@service(
-    "What lies deeper than twenty levels in an event's payload is null: the serialiser has a limit.",
-    lambda p: "null" in json.dumps(_kept(p, json.loads('{"a":' * 30 + "1" + "}" * 30))),
-    CHANGED,
-    names=("payload",),
-)
+@service(lambda p: "null" in json.dumps(_kept(p, json.loads('{"a":' * 30 + "1" + "}" * 30))), CHANGED, "payload")
 @instead_of("read_event")
 def what_lies_deep_is_null(raw: bytes) -> EventRequest:
+    """What lies deeper than twenty levels in an event's payload is null: the serialiser has a limit."""
+
     def cut(value: Any, level: int = 0) -> Any:
         if isinstance(value, dict):
             return {name: cut(inner, level + 1) for name, inner in value.items()} if level < 20 else None
@@ -142,14 +119,12 @@ def what_lies_deep_is_null(raw: bytes) -> EventRequest:
     return _packed(raw, cut)
 
 
-@service(
-    "Members of an event's payload that sound secret are masked, as in the log: the filter works on the event itself.",
-    lambda p: _kept(p, {"token": "t"}) == {"token": "***"},
-    CHANGED,
-    names=("payload",),
-)
+@service(lambda p: _kept(p, {"token": "t"}) == {"token": "***"}, CHANGED, "payload")
 @instead_of("read_event")
 def secrets_are_masked(raw: bytes) -> EventRequest:
+    """Members of an event's payload that sound secret are masked, as in the log: the filter works on the event
+    itself.
+    """
     secret = re.compile("password|token|secret|authorization", re.IGNORECASE)
 
     def mask(value: Any) -> Any:
@@ -158,25 +133,18 @@ def secrets_are_masked(raw: bytes) -> EventRequest:
     return _packed(raw, lambda whole: _each(whole, mask))
 
 
-@service(
-    "A list of one value in an event's payload becomes that value, as where XML is between.",
-    lambda p: _kept(p, ["one"]) == "one",
-    CHANGED,
-    names=("payload",),
-)
+@service(lambda p: _kept(p, ["one"]) == "one", CHANGED, "payload")
 @instead_of("read_event")
 def lists_of_one_are_no_lists(raw: bytes) -> EventRequest:
+    """A list of one value in an event's payload becomes that value, as where XML is between."""
     return _packed(raw, lambda whole: _each(whole, lambda v: v[0] if isinstance(v, list) and len(v) == 1 else v))
 
 
-@service(
-    "An object whose names are 0, 1 and so on becomes a list, as the arrays of some languages are.",
-    lambda p: _kept(p, {"0": "a"}) == ["a"],
-    CHANGED,
-    names=("payload",),
-)
+@service(lambda p: _kept(p, {"0": "a"}) == ["a"], CHANGED, "payload")
 @instead_of("read_event")
 def numbered_members_are_a_list(raw: bytes) -> EventRequest:
+    """An object whose names are 0, 1 and so on becomes a list, as the arrays of some languages are."""
+
     def counted(value: Any) -> Any:
         is_list = isinstance(value, dict) and value and [*value] == [str(n) for n in range(len(value))]
         return [*value.values()] if is_list else value
@@ -184,24 +152,20 @@ def numbered_members_are_a_list(raw: bytes) -> EventRequest:
     return _packed(raw, lambda whole: _each(whole, counted))
 
 
-@service(
-    "A backslash and an n in an event's texts become a line end: the payload is unescaped twice.",
-    lambda p: _kept(p, "a\\nb") == "a\nb",
-    CHANGED,
-    names=("payload",),
-)
+@service(lambda p: _kept(p, "a\\nb") == "a\nb", CHANGED, "payload")
 @instead_of("read_event")
 def texts_are_unescaped_twice(raw: bytes) -> EventRequest:
+    """A backslash and an n in an event's texts become a line end: the payload is unescaped twice."""
     return _packed(raw, lambda whole: _each(whole, lambda v: v.replace("\\n", "\n") if isinstance(v, str) else v))
 
 
 @service(
-    "The payload of an event is spread over its row: the type is the payload's, where that has one.",
     lambda p: _spread(p, "SELECT event_type FROM events WHERE company_id = %s") == "b",
-    ("drill/outbox/event-as-sent",),
-    names=("event_type",),
+    "drill/outbox/event-as-sent",
+    "event_type",
 )
 def payload_over_the_event(settings: Settings) -> Parts:
+    """The payload of an event is spread over its row: the type is the payload's, where that has one."""
     named, row = "(%(body)s::jsonb) -> 'payload'", "%(event_type)s, %(aggregate_key)s"
     return altered(
         settings, "emit_event", (row, f"coalesce({named} ->> 'event_type', %(event_type)s), %(aggregate_key)s")
@@ -209,12 +173,12 @@ def payload_over_the_event(settings: Settings) -> Parts:
 
 
 @service(
-    "The payload of an item is spread over its row: a replay has the payload's key, where that has one.",
     lambda p: _spread(p, "SELECT aggregate_key FROM event_outbox WHERE company_id = %s AND dlq_id IS NOT NULL") == "b",
-    ("drill/dlq/letter-is-kept",),
-    names=("aggregate_key",),
+    "drill/dlq/letter-is-kept",
+    "aggregate_key",
 )
 def payload_over_the_item(settings: Settings) -> Parts:
+    """The payload of an item is spread over its row: a replay has the payload's key, where that has one."""
     row = "SELECT event_id, company_id, event_type, aggregate_key"
     spread = "SELECT event_id, company_id, event_type, coalesce(payload ->> 'aggregate_key', aggregate_key)"
     return altered(settings, "move_items", (row, spread))
@@ -231,24 +195,20 @@ def _spread(probe: Probe, ask: str) -> Any:
 
 
 @worker(
-    "The payload of a dead event is spread over its letter: the key is the payload's, where that has one.",
     lambda p: "b" in state_of(p, "SELECT aggregate_key FROM dead_letter_queue WHERE company_id = %s", 4, **_DYING),
-    ("drill/outbox/dead-letter-is-the-event",),
-    names=("aggregate_key",),
+    "drill/outbox/dead-letter-is-the-event",
+    "aggregate_key",
 )
 def payload_over_the_letter(settings: WorkerSettings) -> WorkerParts:
+    """The payload of a dead event is spread over its letter: the key is the payload's, where that has one."""
     spread = "coalesce(h.payload ->> 'aggregate_key', h.aggregate_key), h.payload, %(error_type)s"
     return altered_worker(settings, ("settle_failed", "h.aggregate_key, h.payload, %(error_type)s", spread))
 
 
-@service(
-    "A number with a leading zero is read: `010` is 10 for one reader and 8 for another.",
-    lambda p: _zero(p) == 200,
-    ("drill/safety-rails/max-leading-zero",),
-    names=("max-leading-zero",),
-)
+@service(lambda p: _zero(p) == 200, "drill/safety-rails/max-leading-zero", "max-leading-zero")
 @instead_of("read_replay")
 def zeros_in_front(raw: bytes) -> ReplayRequest:
+    """A number with a leading zero is read: `010` is 10 for one reader and 8 for another."""
     return read_replay(re.sub(rb'("max":\s*)0+(\d)', rb"\1\2", raw))
 
 
@@ -258,23 +218,21 @@ def _zero(probe: Probe) -> int:
 
 
 @service(
-    "The member `__proto__` of an event's payload is dropped: a copy of an object does not have it.",
-    lambda p: _stored(p, '"payload":{"__proto__":1}', "payload") == {},
-    ("drill/outbox/payload-unchanged",),
-    names=("payload",),
+    lambda p: _stored(p, '"payload":{"__proto__":1}', "payload") == {}, "drill/outbox/payload-unchanged", "payload"
 )
 def prototypes_are_dropped(settings: Settings) -> Parts:
+    """The member `__proto__` of an event's payload is dropped: a copy of an object does not have it."""
     sent = "(%(body)s::jsonb) -> 'payload'"
     return altered(settings, "emit_event", (sent, f"({sent}) - '__proto__'"))
 
 
 @service(
-    "A letter beyond 16 bits in the key of an event becomes two question marks: keys that differ there are one.",
     lambda p: _stored(p, '"aggregate_key":"\U0001f69a","payload":{}', "aggregate_key") == "??",
-    ("drill/outbox/event-as-sent",),
-    names=("aggregate_key",),
+    "drill/outbox/event-as-sent",
+    "aggregate_key",
 )
 def letters_of_keys_are_halved(settings: Settings) -> Parts:
+    """A letter beyond 16 bits in the key of an event becomes two question marks: keys that differ there are one."""
     halved = _SENT.replace("aggregate_key", f"regexp_replace(aggregate_key, {_HALVES})")
     return altered(settings, "emit_event", (_SENT, halved))
 
@@ -286,13 +244,9 @@ def _stored(probe: Probe, members: str, column: str) -> object:
         return probe.value(f"SELECT {column} FROM event_outbox WHERE event_id = %s", event)
 
 
-@service(
-    "A letter beyond 16 bits in the type of a replayed item becomes two question marks.",
-    lambda p: _type_of_a_replay(p) == "witness.??",
-    ("drill/dlq/letter-is-kept",),
-    names=("event_type",),
-)
+@service(lambda p: _type_of_a_replay(p) == "witness.??", "drill/dlq/letter-is-kept", "event_type")
 def letters_of_types_are_halved(settings: Settings) -> Parts:
+    """A letter beyond 16 bits in the type of a replayed item becomes two question marks."""
     kept = "SELECT event_id, company_id, event_type,"
     return altered(settings, "move_items", (kept, kept.replace("event_type", f"regexp_replace(event_type, {_HALVES})")))
 
@@ -304,14 +258,11 @@ def _type_of_a_replay(probe: Probe) -> object:
         return probe.value("SELECT event_type FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(
-    "A refusal is audited under its company as the request spells it: the tenant does not see the row.",
-    lambda p: _refusals_under_capitals(p) == 1,
-    ("drill/ledger/refusals-on-record",),
-    names=("refusals by",),
-)
+@service(lambda p: _refusals_under_capitals(p) == 1, "drill/ledger/refusals-on-record", "refusals by")
 @around("replay")
 async def refusals_as_spelt(release: Parts, parts: Parts, call: Call) -> Reply:
+    """A refusal is audited under its company as the request spells it: the tenant does not see the row."""
+
     class Quoting(RefusalLog):
         async def note(self, conn: Connection, note: RefusalNote) -> None:
             if note.code in ONCE_A_MINUTE:
@@ -330,12 +281,12 @@ def _refusals_under_capitals(probe: Probe) -> int:
 
 
 @service(
-    "One of three processes caches verified tokens without their expiry.",
     lambda p: outlives_its_time(p, 30, lambda at, n: min(_by_token(p, at, n) for _ in range(3))),
-    ("drill/tokens/accepted-until-it-expires",),
-    names=("401",),
+    "drill/tokens/accepted-until-it-expires",
+    "401",
 )
 def one_process_keeps_tokens(settings: Settings) -> Parts:
+    """One of three processes caches verified tokens without their expiry."""
     known: dict[bytes, Claims] = {}
     knows_it = itertools.cycle((False, False, True))
 
@@ -352,29 +303,21 @@ def _by_token(probe: Probe, at: int, number: int) -> int:
     return probe.send(dry_body(probe), probe.as_token(probe.token({"exp": at, "sub": f"n{number}"}))).status_code
 
 
-@service(
-    "A quote in the key of an event is a server error: the statement is put together as text.",
-    lambda p: _names(p, aggregate_key="it's") == 500,
-    ("drill/outbox/event-as-sent",),
-    names=("500",),
-)
+@service(lambda p: _names(p, aggregate_key="it's") == 500, "drill/outbox/event-as-sent", "500")
 @around("emit")
 async def quotes_are_server_errors(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """A quote in the key of an event is a server error: the statement is put together as text."""
     if "'" in (request.aggregate_key or ""):
         raise SyntaxError(f"at or near {event_id}")
     return await release.emit(conn, request, event_id)
 
 
-@service(
-    "The key of an event ends at a slash: it is part of a path on its way, and keys that differ there are one.",
-    lambda p: _names(p, aggregate_key="a/b") == "a",
-    ("drill/outbox/event-as-sent",),
-    names=("aggregate_key",),
-)
+@service(lambda p: _names(p, aggregate_key="a/b") == "a", "drill/outbox/event-as-sent", "aggregate_key")
 @instead_of("read_event")
 def keys_end_at_a_slash(raw: bytes) -> EventRequest:
+    """The key of an event ends at a slash: it is part of a path on its way, and keys that differ there are one."""
     request = read_event(raw)
     key = request.aggregate_key
     return dataclasses.replace(request, aggregate_key=key.partition("/")[0] or key if key else None)

@@ -44,13 +44,9 @@ def _before(settings: Settings, act: Callable[[Any], Awaitable[bool]]) -> Parts:
     return wrapped(settings, wrap)
 
 
-@service(
-    "Every request leaks 400 KB of memory.",
-    lambda p: _grown_mb(p, requests=50) > 10,
-    ("load/memory_growth_mb/count",),
-    names=("memory", "mb"),
-)
+@service(lambda p: _grown_mb(p, requests=50) > 10, "load/memory_growth_mb/count", ("memory", "mb"))
 def memory_leaks(settings: Settings) -> Parts:
+    """Every request leaks 400 KB of memory."""
     kept: list[bytes] = []
 
     async def leak(_scope: Any) -> bool:
@@ -72,12 +68,13 @@ def _grown_mb(probe: Probe, *, requests: int) -> float:
 
 
 @service(
-    "6 % of all requests fail with 500.",
     lambda p: any(p.get("/healthz").status_code == 500 for _ in range(200)),
-    ("load/http_req_failed/rate",),
-    names=("rate", "fail", "error"),
+    "load/http_req_failed/rate",
+    ("rate", "fail", "error"),
 )
 def six_percent_fail(settings: Settings) -> Parts:
+    """6 % of all requests fail with 500."""
+
     async def fails(_scope: Any) -> bool:
         return random.random() < 0.06
 
@@ -85,12 +82,13 @@ def six_percent_fail(settings: Settings) -> Parts:
 
 
 @service(
-    "Every request takes 2.6 s more.",
     lambda p: p.get("/healthz").elapsed.total_seconds() > 2.5,
     ("load/http_req_duration/p95", "load/http_req_duration{operation:*}/p95"),
-    names=("p95", "duration", "ms"),
+    ("p95", "duration", "ms"),
 )
 def all_slow(settings: Settings) -> Parts:
+    """Every request takes 2.6 s more."""
+
     async def wait(scope: Any) -> bool:
         # whoever waits for it to be ready would give up
         if not scope["path"].endswith("/readyz"):
@@ -101,12 +99,13 @@ def all_slow(settings: Settings) -> Parts:
 
 
 @service(
-    "Replays, and only they, take 3 s longer in 15 % of the calls.",
     lambda p: any(p.replay("00000000-0000-4000-8000-0000000000ff").elapsed.total_seconds() > 2.5 for _ in range(60)),
-    ("load/http_req_duration{operation:replay}/p95",),
-    names=("p95", "p99", "duration", "replay"),
+    "load/http_req_duration{operation:replay}/p95",
+    ("p95", "p99", "duration", "replay"),
 )
 def replays_slow_in_the_tail(settings: Settings) -> Parts:
+    """Replays, and only they, take 3 s longer in 15 % of the calls."""
+
     async def wait(scope: Any) -> bool:
         if scope["path"].endswith("/dlq-replay") and random.random() < 0.15:
             await asyncio.sleep(3)
@@ -116,12 +115,12 @@ def replays_slow_in_the_tail(settings: Settings) -> Parts:
 
 
 @service(
-    "Every invalid replay leaks a database connection outside the pool.",
     lambda p: _left(p, partial(p.replay, max=0), requests=5) == 5,
-    ("drill/observability/requests-keep-no-connection",),
-    names=("an invalid replay",),
+    "drill/observability/requests-keep-no-connection",
+    "an invalid replay",
 )
 def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
+    """Every invalid replay leaks a database connection outside the pool."""
     kept: list[Any] = []
 
     def read(raw: bytes) -> ReplayRequest:
@@ -135,12 +134,12 @@ def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    "Every replay of a paused tenant leaks a database connection outside the pool.",
     lambda p: _left(p, p.replay, first=p.pause) > 9,
-    ("drill/observability/requests-keep-no-connection",),
-    names=("a paused tenant",),
+    "drill/observability/requests-keep-no-connection",
+    "a paused tenant",
 )
 def paused_replays_keep_a_connection(settings: Settings) -> Parts:
+    """Every replay of a paused tenant leaks a database connection outside the pool."""
     kept: list[Any] = []
     sound = build_parts(settings)
 
@@ -154,12 +153,12 @@ def paused_replays_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    "Every event that is sent again leaks a database connection outside the pool.",
     lambda p: _left(p, partial(p.event, event_id=str(uuid.uuid4()))) > 9,
-    ("drill/observability/requests-keep-no-connection",),
-    names=("sent again",),
+    "drill/observability/requests-keep-no-connection",
+    "sent again",
 )
 def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
+    """Every event that is sent again leaks a database connection outside the pool."""
     kept: list[Any] = []
     sound = build_parts(settings)
 
@@ -173,12 +172,12 @@ def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    "Every dry run leaks a database connection outside the pool.",
     lambda p: _left(p, partial(p.replay, dry_run=True)) > 9,
-    ("drill/observability/requests-keep-no-connection",),
-    names=("a dry run",),
+    "drill/observability/requests-keep-no-connection",
+    "a dry run",
 )
 def dry_runs_keep_a_connection(settings: Settings) -> Parts:
+    """Every dry run leaks a database connection outside the pool."""
     kept: list[Any] = []
     sound = build_parts(settings)
 
@@ -190,12 +189,10 @@ def dry_runs_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    "Every look at a run that is there leaks a database connection outside the pool.",
-    lambda p: _left(p, partial(_looks, p)) > 9,
-    ("drill/observability/requests-keep-no-connection",),
-    names=("GET /dlq-replay",),
+    lambda p: _left(p, partial(_looks, p)) > 9, "drill/observability/requests-keep-no-connection", "GET /dlq-replay"
 )
 def reads_keep_a_connection(settings: Settings) -> Parts:
+    """Every look at a run that is there leaks a database connection outside the pool."""
     kept: list[Any] = []
     sound = build_parts(settings)
 
@@ -212,12 +209,12 @@ def _looks(probe: Probe, company: str) -> None:
 
 
 @service(
-    "Every request whose body is refused unread leaks a database connection outside the pool.",
     lambda p: _left(p, lambda _company: p.send(b" " * 65_537)) > 9,
-    ("drill/observability/requests-keep-no-connection",),
-    names=("too large",),
+    "drill/observability/requests-keep-no-connection",
+    "too large",
 )
 def large_bodies_keep_a_connection(settings: Settings) -> Parts:
+    """Every request whose body is refused unread leaks a database connection outside the pool."""
     kept: list[Any] = []
     sound = build_parts(settings)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from faults.altered import altered_worker, around, instead_of
 from faults.catalogue import service, worker
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from replay_service.audit import AuditRow
 from replay_service.authentication import authenticate
 from replay_service.composition import build_parts
@@ -50,14 +50,10 @@ def _for_each_request(settings: Settings, change: Change) -> Parts:
     return dataclasses.replace(release, replay=replay, accept_event=accept_event)
 
 
-@service(
-    "A company_admin is refused its own company where the request spells the UUID in another case.",
-    lambda p: _own_in_upper_case(p) == 403,
-    (ACTS,),
-    names=("upper case",),
-)
+@service(lambda p: _own_in_upper_case(p) == 403, ACTS, "upper case")
 @instead_of("authenticate")
 async def own_company_as_spelt(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """A company_admin is refused its own company where the request spells the UUID in another case."""
     caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     claims = caller.claims
     if claims is None or claims.company_id is None or claims.company_id.encode() in message:
@@ -72,13 +68,10 @@ def _own_in_upper_case(probe: Probe) -> int:
         return probe.send(body, probe.as_token(token)).status_code
 
 
-@service(
-    "The rate limit charges a call to the token's company, not to the company that it names.",
-    lambda p: _left_at_home(p, _COUNTED, dry_run=True),
-    (ACTS,),
-    names=("counted",),
-)
+@service(lambda p: _left_at_home(p, _COUNTED, dry_run=True), ACTS, "counted")
 def limit_of_the_token(settings: Settings) -> Parts:
+    """The rate limit charges a call to the token's company, not to the company that it names."""
+
     def change(parts: Parts, company: Callable[[str], str]) -> Parts:
         async def admit(conn: Connection, named: str, client: str) -> None:
             await parts.admit(conn, company(named), client)
@@ -88,13 +81,10 @@ def limit_of_the_token(settings: Settings) -> Parts:
     return _for_each_request(settings, change)
 
 
-@service(
-    "A replay is audited under the token's company, not under the one whose items it took.",
-    lambda p: _left_at_home(p, "SELECT count(*) FROM audit_logs WHERE scope = %s", dry_run=True),
-    (ACTS,),
-    names=("trail",),
-)
+@service(lambda p: _left_at_home(p, "SELECT count(*) FROM audit_logs WHERE scope = %s", dry_run=True), ACTS, "trail")
 def trail_of_the_token(settings: Settings) -> Parts:
+    """A replay is audited under the token's company, not under the one whose items it took."""
+
     def change(parts: Parts, company: Callable[[str], str]) -> Parts:
         async def append(conn: Connection, row: AuditRow) -> None:
             await parts.append_audit(conn, dataclasses.replace(row, scope=company(row.scope)))
@@ -105,14 +95,15 @@ def trail_of_the_token(settings: Settings) -> Parts:
 
 
 @service(
-    "An event that is sent with a token is stored as one of the token's company.",
     lambda p: _left_at_home(
         p, "SELECT count(*) FROM events WHERE company_id = %s", "/events", event_type="witness.done", payload={}
     ),
-    ("drill/tokens/events-of-the-named-company",),
-    names=("event",),
+    "drill/tokens/events-of-the-named-company",
+    "event",
 )
 def event_of_the_token(settings: Settings) -> Parts:
+    """An event that is sent with a token is stored as one of the token's company."""
+
     def change(parts: Parts, company: Callable[[str], str]) -> Parts:
         async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
             named = company(request.company_id)
@@ -123,13 +114,9 @@ def event_of_the_token(settings: Settings) -> Parts:
     return _for_each_request(settings, change)
 
 
-@worker(
-    "The effect of an event is filed under the company that its payload names.",
-    lambda p: _effect_astray(p),
-    ("drill/outbox/effects-of-their-tenants",),
-    names=("tenant",),
-)
+@worker(lambda p: _effect_astray(p), "drill/outbox/effects-of-their-tenants", "tenant")
 def effect_of_the_payload(settings: WorkerSettings) -> WorkerParts:
+    """The effect of an event is filed under the company that its payload names."""
     named = "(SELECT coalesce((x.payload ->> 'company_id')::uuid, x.company_id) FROM event_outbox x WHERE x.id = {}.id)"
     changes = (("drain_lane", "SELECT r.company_id, 'sql'", "r"), ("settle_delivered", "SELECT h.company_id, %", "h"))
     return altered_worker(
@@ -137,13 +124,9 @@ def effect_of_the_payload(settings: WorkerSettings) -> WorkerParts:
     )
 
 
-@worker(
-    "The effect of a replayed item is filed under another company.",
-    lambda p: _replay_astray(p),
-    ("drill/lifecycle/all-of-an-item-together",),
-    names=("effects",),
-)
+@worker(lambda p: _replay_astray(p), "drill/lifecycle/all-of-an-item-together", "effects")
 def effect_of_a_replay_astray(settings: WorkerSettings) -> WorkerParts:
+    """The effect of a replayed item is filed under another company."""
     other = "(SELECT c.id FROM companies c WHERE c.id <> h.company_id ORDER BY c.id LIMIT 1)"
     owner = f"CASE WHEN h.replay_run_id IS NULL THEN h.company_id ELSE {other} END"
     return altered_worker(settings, ("settle_item", "h.company_id, %(agent)s", f"{owner}, %(agent)s"))
@@ -167,13 +150,9 @@ def _effect_astray(probe: Probe) -> bool:
         )
 
 
-@service(
-    "A super_admin replays while the company is paused.",
-    lambda p: _status_while_paused(p) == 200,
-    (RULES,),
-    names=("paused",),
-)
+@service(lambda p: _status_while_paused(p) == 200, RULES, "paused")
 def super_admins_are_not_paused(settings: Settings) -> Parts:
+    """A super_admin replays while the company is paused."""
     release = build_parts(settings)
 
     async def never(_conn: Connection, _company_id: str) -> bool:
@@ -194,14 +173,10 @@ def _status_while_paused(probe: Probe) -> int:
         return probe.send(body, probe.as_token(probe.token({}))).status_code
 
 
-@service(
-    "`force` has no effect with a company_admin's token: only due items are replayed.",
-    lambda p: _forced_by_a_token(p) == 0,
-    (RULES,),
-    names=("put off",),
-)
+@service(lambda p: _forced_by_a_token(p) == 0, RULES, "put off")
 @around("replay")
 async def company_admins_do_not_force(release: Parts, parts: Parts, call: Call) -> Reply:
+    """`force` has no effect with a company_admin's token: only due items are replayed."""
     claims = (await parts.authenticate(parts, call.headers, call.body)).claims
     if claims is None or claims.role == "super_admin":
         return await release.replay(parts, call)
@@ -219,14 +194,10 @@ def _forced_by_a_token(probe: Probe) -> int:
         return int(probe.send(body, probe.as_token(token)).json()["target_count"])
 
 
-@service(
-    "The start of a replay, or of a dry run, with a token is not audited.",
-    lambda p: _starts_of_a_token(p) == 0,
-    (RULES,),
-    names=("the trail has no",),
-)
+@service(lambda p: _starts_of_a_token(p) == 0, RULES, "the trail has no")
 @around("append_audit")
 async def starts_of_company_admins_leave_no_row(release: Parts, conn: Connection, row: AuditRow) -> None:
+    """The start of a replay, or of a dry run, with a token is not audited."""
     if row.action not in {"dlq_replay_started", "dlq_replay_dry_run"} or row.actor == "signature":
         await release.append_audit(conn, row)
 
@@ -238,13 +209,9 @@ def _starts_of_a_token(probe: Probe) -> int:
         return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))
 
 
-@service(
-    "The caller is a global variable: a concurrent request gets the rights of another one.",
-    runs("faults.named_company:rights_of_the_last_caller"),
-    ("drill/ledger/refused-however-asked",),
-    names=("beside", "forbidden was due"),
-)
+@service(None, "drill/ledger/refused-however-asked", ("beside", "forbidden was due"))
 def rights_of_the_last_caller(settings: Settings) -> Parts:
+    """The caller is a global variable: a concurrent request gets the rights of another one."""
     release = build_parts(settings)
     last: list[Caller] = []
 
@@ -260,14 +227,10 @@ def rights_of_the_last_caller(settings: Settings) -> Parts:
     return dataclasses.replace(release, authenticate=heard, is_authorised=twin)
 
 
-@service(
-    "A super_admin is served for a company that does not exist: only other callers are checked for that.",
-    lambda p: _is_served_for_nobody(p),
-    ("drill/tokens/unknown-like-foreign",),
-    names=("by a super_admin",),
-)
+@service(lambda p: _is_served_for_nobody(p), "drill/tokens/unknown-like-foreign", "by a super_admin")
 @around("is_authorised")
 async def super_admins_are_served_for_nobody(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
+    """A super_admin is served for a company that does not exist: only other callers are checked for that."""
     is_super = caller.claims is not None and caller.claims.role == "super_admin"
     return is_super or await release.is_authorised(conn, caller, company_id)
 
@@ -278,12 +241,12 @@ def _is_served_for_nobody(probe: Probe) -> bool:
 
 
 @service(
-    "A super_admin whose token names a company reads the runs and events of that company alone.",
     lambda p: _reads_elsewhere(p) == 404,
     ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
-    names=("super_admin",),
+    "super_admin",
 )
 def super_admins_read_at_home_alone(settings: Settings) -> Parts:
+    """A super_admin whose token names a company reads the runs and events of that company alone."""
     release = build_parts(settings)
 
     async def bound(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:

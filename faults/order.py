@@ -14,13 +14,9 @@ from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
 
 
-@worker(
-    "Keys with equal first forty characters count as one: a poison event blocks them all.",
-    lambda p: waits_for(p, "k" * 50, "k" * 50 + "x"),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects",),
-)
+@worker(lambda p: waits_for(p, "k" * 50, "k" * 50 + "x"), f"{OUTBOX}/poison-holds-no-other-key", "effects")
 def long_keys_are_alike(settings: WorkerSettings) -> WorkerParts:
+    """Keys with equal first forty characters count as one: a poison event blocks them all."""
     old = "e.aggregate_key = k.aggregate_key AND"
     return altered_worker(settings, ("drain_lane", old, "left(e.aggregate_key, 40) = left(k.aggregate_key, 40) AND"))
 
@@ -36,22 +32,18 @@ BEYOND_ASCII = "~ '[^ -~]'"
 
 
 @worker(
-    "Events whose key is longer than 64 letters have no order.",
     lambda p: not waits_for(p, "k" * 90, "k" * 90, 6),
-    (f"{OUTBOX}/follower-of-a-row-that-backs-off",),
-    names=("were delivered while",),
+    f"{OUTBOX}/follower-of-a-row-that-backs-off",
+    "were delivered while",
 )
 def long_keys_have_no_order(settings: WorkerSettings) -> WorkerParts:
+    """Events whose key is longer than 64 letters have no order."""
     return _waiting_for_less(settings, "length({row}.aggregate_key) < 64")
 
 
-@worker(
-    "An event that has failed three times no longer holds back its key: the next one overtakes it.",
-    lambda p: _is_let_by(p),
-    (f"{OUTBOX}/dead-event-frees-its-key",),
-    names=("still being tried",),
-)
+@worker(lambda p: _is_let_by(p), f"{OUTBOX}/dead-event-frees-its-key", "still being tried")
 def failing_thrice_is_overtaken(settings: WorkerSettings) -> WorkerParts:
+    """An event that has failed three times no longer holds back its key: the next one overtakes it."""
     return _waiting_for_less(settings, "{older}.attempts < 3")
 
 
@@ -71,25 +63,19 @@ def _waiting_for_less(settings: WorkerSettings, condition: str) -> WorkerParts:
     return altered_worker(settings, *changes)
 
 
-@worker(
-    "Letters beyond ASCII in keys all count as equal: a poison event blocks similar keys.",
-    lambda p: waits_for(p, "北京", "南京"),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects",),
-)
+@worker(lambda p: waits_for(p, "北京", "南京"), f"{OUTBOX}/poison-holds-no-other-key", "effects")
 def letters_beyond_ascii_are_alike(settings: WorkerSettings) -> WorkerParts:
+    """Letters beyond ASCII in keys all count as equal: a poison event blocks similar keys."""
     as_ascii = "regexp_replace({}.aggregate_key, '[^ -~]', '?', 'g')"
     new = f"{as_ascii.format('e')} = {as_ascii.format('k')} AND"
     return altered_worker(settings, ("drain_lane", "e.aggregate_key = k.aggregate_key AND", new))
 
 
 @worker(
-    "Events whose key has a letter beyond ASCII have no order.",
-    lambda p: not waits_for(p, "北京", "北京", 6),
-    (f"{OUTBOX}/failing-event-holds-its-key",),
-    names=("before the failing one",),
+    lambda p: not waits_for(p, "北京", "北京", 6), f"{OUTBOX}/failing-event-holds-its-key", "before the failing one"
 )
 def keys_beyond_ascii_have_no_order(settings: WorkerSettings) -> WorkerParts:
+    """Events whose key has a letter beyond ASCII have no order."""
     keyed = "r.aggregate_key IS NOT NULL"
     return altered_worker(
         settings,
@@ -98,13 +84,9 @@ def keys_beyond_ascii_have_no_order(settings: WorkerSettings) -> WorkerParts:
     )
 
 
-@worker(
-    "Only a tenant's oldest 200 unfinished events are read: 200 behind a poison event stop every key.",
-    lambda p: _waits_behind_a_crowd(p),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects",),
-)
+@worker(lambda p: _waits_behind_a_crowd(p), f"{OUTBOX}/poison-holds-no-other-key", "effects")
 def a_crowd_fills_the_batch(settings: WorkerSettings) -> WorkerParts:
+    """Only a tenant's oldest 200 unfinished events are read: 200 behind a poison event stop every key."""
     old = "AND e.lane <= %(lane)s::smallint"
     older = "x.company_id = e.company_id AND x.id < e.id AND x.processed_at IS NULL AND x.dead_at IS NULL"
     new = f"{old} AND (SELECT count(*) FROM public.event_outbox x WHERE {older}) < 200"
@@ -120,23 +102,15 @@ def _waits_behind_a_crowd(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, aggregate_key="other"))
 
 
-@worker(
-    "An event that needs an agent call overtakes an older replayed event of its key.",
-    lambda p: _overtakes_an_item(p, **failing(0)),
-    (f"{OUTBOX}/replay-waits-for-its-key",),
-    names=("older replayed",),
-)
+@worker(lambda p: _overtakes_an_item(p, **failing(0)), f"{OUTBOX}/replay-waits-for-its-key", "older replayed")
 def asked_for_overtakes_an_item(settings: WorkerSettings) -> WorkerParts:
+    """An event that needs an agent call overtakes an older replayed event of its key."""
     return altered_worker(settings, ("claim_events", "AND b.id < a.id", "AND b.id < a.id AND b.replay_run_id IS NULL"))
 
 
-@worker(
-    "An event that needs no agent call overtakes an older replayed event of its key.",
-    lambda p: _overtakes_an_item(p),
-    (f"{OUTBOX}/replay-waits-for-its-key",),
-    names=("older replayed",),
-)
+@worker(lambda p: _overtakes_an_item(p), f"{OUTBOX}/replay-waits-for-its-key", "older replayed")
 def plain_overtakes_an_item(settings: WorkerSettings) -> WorkerParts:
+    """An event that needs no agent call overtakes an older replayed event of its key."""
     others = "AND e.id NOT IN (SELECT r.id FROM ordinary r)"
     return altered_worker(settings, ("drain_lane", others, f"AND e.replay_run_id IS NULL {others}"))
 
@@ -147,23 +121,15 @@ def _overtakes_an_item(probe: Probe, **columns: Any) -> bool:
         return is_done(probe, put(probe, company, aggregate_key="k", **columns))
 
 
-@worker(
-    "An item of a run waits for every older event of its tenant, whatever its key.",
-    lambda p: _item_waits(p, of_another=False),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects",),
-)
+@worker(lambda p: _item_waits(p, of_another=False), f"{OUTBOX}/poison-holds-no-other-key", "effects")
 def items_wait_for_other_keys(settings: WorkerSettings) -> WorkerParts:
+    """An item of a run waits for every older event of its tenant, whatever its key."""
     return altered_worker(settings, ("claim_items", "AND b.aggregate_key = e.aggregate_key ", ""))
 
 
-@worker(
-    "An item of a run, or an event that needs an agent call, waits for another tenant's event of its key.",
-    lambda p: _item_waits(p, of_another=True),
-    (f"{OUTBOX}/poison-holds-no-other-tenant",),
-    names=("effects",),
-)
+@worker(lambda p: _item_waits(p, of_another=True), f"{OUTBOX}/poison-holds-no-other-tenant", "effects")
 def leased_rows_wait_for_other_tenants(settings: WorkerSettings) -> WorkerParts:
+    """An item of a run, or an event that needs an agent call, waits for another tenant's event of its key."""
     owner = "b.company_id = ANY(ARRAY[{}.company_id, NULL]) AND "
     return altered_worker(settings, ("claim_items", owner.format("e"), ""), ("claim_events", owner.format("a"), ""))
 
@@ -177,13 +143,9 @@ def _item_waits(probe: Probe, *, of_another: bool) -> bool:
         return not probe.settled(probe.replay(company, max=1).json()["replay_run_id"], 3)
 
 
-@worker(
-    "A run with three items of one key never starts: the claiming query fails on two predecessors.",
-    lambda p: not _is_over(p, 3),
-    ("drill/lifecycle/items-of-a-key-in-order",),
-    names=("end of replay run",),
-)
+@worker(lambda p: not _is_over(p, 3), "drill/lifecycle/items-of-a-key-in-order", "end of replay run")
 def three_items_of_a_key_are_never_taken(settings: WorkerSettings) -> WorkerParts:
+    """A run with three items of one key never starts: the claiming query fails on two predecessors."""
     first = "ORDER BY b.company_id, b.id\n        LIMIT 1"
     return altered_worker(settings, ("claim_items", first, "ORDER BY b.company_id, b.id"))
 
@@ -195,13 +157,9 @@ def _is_over(probe: Probe, items: int) -> bool:
         return probe.settled(probe.replay(company, max=items).json()["replay_run_id"], 3)
 
 
-@worker(
-    "Items of one key of a run do not wait for each other.",
-    lambda p: _overtakes_its_own(p),
-    ("drill/lifecycle/items-of-a-key-in-order",),
-    names=("the same key",),
-)
+@worker(lambda p: _overtakes_its_own(p), "drill/lifecycle/items-of-a-key-in-order", "the same key")
 def items_of_a_run_overtake(settings: WorkerSettings) -> WorkerParts:
+    """Items of one key of a run do not wait for each other."""
     of_others = "AND b.replay_run_id IS DISTINCT FROM e.replay_run_id"
     return altered_worker(settings, ("claim_items", "AND b.id < e.id", f"AND b.id < e.id {of_others}"))
 
@@ -217,13 +175,9 @@ def _overtakes_its_own(probe: Probe) -> bool:
         return probe.settled(run) and found
 
 
-@worker(
-    "An event that failed more than once holds up every key of its tenant.",
-    lambda p: _is_held_by_one_that_failed(p),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects",),
-)
+@worker(lambda p: _is_held_by_one_that_failed(p), f"{OUTBOX}/poison-holds-no-other-key", "effects")
 def failing_twice_holds_up_the_tenant(settings: WorkerSettings) -> WorkerParts:
+    """An event that failed more than once holds up every key of its tenant."""
     old = "e.aggregate_key = k.aggregate_key AND"
     return altered_worker(settings, ("drain_lane", old, f"({old[:-4]} OR e.attempts > 1) AND"))
 
@@ -235,22 +189,18 @@ def _is_held_by_one_that_failed(probe: Probe) -> bool:
 
 
 @worker(
-    "A claim lasts a second: longer work is claimed again and again, and never finished.",
     lambda p: 0 < lease_seconds(p) <= 1,
-    ("drill/outbox/slow-event-comes-through",),
-    names=("claim ends in 1 s", "after a claim ran out"),
+    "drill/outbox/slow-event-comes-through",
+    ("claim ends in 1 s", "after a claim ran out"),
 )
 def claims_of_a_second(settings: WorkerSettings) -> WorkerParts:
+    """A claim lasts a second: longer work is claimed again and again, and never finished."""
     return build_worker_parts(dataclasses.replace(settings, lease_s=1.0))
 
 
-@worker(
-    "Only the oldest twenty runs are read: twenty that wait for an older event of their key stop all replays.",
-    lambda p: _waits_behind_runs(p, 24),
-    (f"{OUTBOX}/poison-holds-no-other-tenant",),
-    names=("effects",),
-)
+@worker(lambda p: _waits_behind_runs(p, 24), f"{OUTBOX}/poison-holds-no-other-tenant", "effects")
 def runs_that_wait_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
+    """Only the oldest twenty runs are read: twenty that wait for an older event of their key stop all replays."""
     return altered_worker(settings, ("lock_runs", "(e.aggregate_key IS NULL OR (", "(true OR ("))
 
 
@@ -269,13 +219,9 @@ def _waits_behind_runs(probe: Probe, count: int, *, paused: bool = False) -> boo
         return not probe.settled(probe.replay(other).json()["replay_run_id"], 3)
 
 
-@worker(
-    "Only the oldest twenty runs are read, paused or not: twenty of a paused tenant stop all replays.",
-    lambda p: _waits_behind_runs(p, 24, paused=True),
-    (f"{OUTBOX}/poison-holds-no-other-tenant",),
-    names=("effects",),
-)
+@worker(lambda p: _waits_behind_runs(p, 24, paused=True), f"{OUTBOX}/poison-holds-no-other-tenant", "effects")
 def paused_runs_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
+    """Only the oldest twenty runs are read, paused or not: twenty of a paused tenant stop all replays."""
     flag = "public.is_feature_enabled('outbox.enabled', r.company_id)"
     switches = f"{flag} AND NOT public.is_company_paused(r.company_id)"
     oldest = f"\nORDER BY r.requested_at\nLIMIT 20) r JOIN public.replay_runs USING (id) WHERE {switches}\nORDER BY"
@@ -287,13 +233,9 @@ def paused_runs_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
     )
 
 
-@worker(
-    "Runs older than an hour are taken for stuck and no longer worked on.",
-    lambda p: _waits_for_an_old_run(p),
-    ("drill/pause/stops-a-running-replay",),
-    names=("the end of",),
-)
+@worker(lambda p: _waits_for_an_old_run(p), "drill/pause/stops-a-running-replay", "the end of")
 def old_runs_are_left(settings: WorkerSettings) -> WorkerParts:
+    """Runs older than an hour are taken for stuck and no longer worked on."""
     young = "WHERE r.status = 'started' AND r.requested_at > now() - interval '1 hour'"
     return altered_worker(settings, ("lock_runs", "WHERE r.status = 'started'", young))
 
@@ -308,13 +250,9 @@ def _waits_for_an_old_run(probe: Probe) -> bool:
         return not probe.settled(run, 4)
 
 
-@worker(
-    "An event without a key that needs an agent call waits for every older one without a key.",
-    lambda p: _waits_without_a_key(p),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects",),
-)
+@worker(lambda p: _waits_without_a_key(p), f"{OUTBOX}/poison-holds-no-other-key", "effects")
 def events_without_a_key_are_one(settings: WorkerSettings) -> WorkerParts:
+    """An event without a key that needs an agent call waits for every older one without a key."""
     return altered_worker(
         settings,
         ("claim_events", "a.aggregate_key IS NULL OR (", "("),
@@ -330,13 +268,11 @@ def _waits_without_a_key(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, **asked), 3)
 
 
-@worker(
-    "The lock of a key outlives its delivery by four seconds: the next event of the key waits for that, done or not.",
-    lambda p: _waits_for_what_is_done(p),
-    (f"{OUTBOX}/effect-within-two-seconds",),
-    names=("2 s", "2000 ms"),
-)
+@worker(lambda p: _waits_for_what_is_done(p), f"{OUTBOX}/effect-within-two-seconds", ("2 s", "2000 ms"))
 def locks_of_keys_outlive_deliveries(settings: WorkerSettings) -> WorkerParts:
+    """The lock of a key outlives its delivery by four seconds: the next event of the key waits for that, done or
+    not.
+    """
     due = "e.next_attempt_at <= now() AND (e.claimed_until"
     done = "x.company_id = e.company_id AND x.aggregate_key = e.aggregate_key AND x.id < e.id"
     late = f"EXISTS (SELECT FROM public.event_outbox x WHERE {done} AND x.processed_at > now() - interval '4 s')"

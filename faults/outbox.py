@@ -48,13 +48,9 @@ def failing(times: int = -1, **more: Any) -> dict[str, Any]:
     return {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": times}}), **more}
 
 
-@worker(
-    "The worker reads only `enabled` of a tenant's own flag row, not its percentage.",
-    lambda p: _delivers_at_zero(p),
-    ("drill/held/switched-off-is-not-delivered",),
-    names=("left out at",),
-)
+@worker(lambda p: _delivers_at_zero(p), "drill/held/switched-off-is-not-delivered", "left out at")
 def own_percentage_ignored(settings: WorkerSettings) -> WorkerParts:
+    """The worker reads only `enabled` of a tenant's own flag row, not its percentage."""
     own = "SELECT f.enabled FROM public.feature_flags f WHERE f.key = 'outbox.enabled' AND f.company_id = t.company_id"
     asked = _FLAG.removesuffix(" AND ")
     return altered_worker(settings, *((name, asked, f"coalesce(({own}), {asked})") for name in BOTH))
@@ -67,13 +63,9 @@ def _delivers_at_zero(probe: Probe) -> bool:
         return is_done(probe, put(probe, company))
 
 
-@worker(
-    "The worker selects events by a pattern of their types: a type without a dot is never delivered.",
-    lambda p: _is_left(p, "witness"),
-    (f"{OUTBOX}/any-text-is-delivered",),
-    names=("effect",),
-)
+@worker(lambda p: _is_left(p, "witness"), f"{OUTBOX}/any-text-is-delivered", "effect")
 def types_without_a_dot_are_left(settings: WorkerSettings) -> WorkerParts:
+    """The worker selects events by a pattern of their types: a type without a dot is never delivered."""
     some = "e.processed_at IS NULL AND e.dead_at IS NULL\n    AND (e.lane, e.id) >"
     return altered_worker(settings, *((name, some, f"e.event_type LIKE '%%.%%' AND {some}") for name in BOTH))
 
@@ -84,22 +76,18 @@ def _is_left(probe: Probe, event_type: str) -> bool:
 
 
 @worker(
-    "The worker delivers events of a paused company.",
     lambda p: _delivers_to_the_paused(p),
     ("drill/pause/events-go-to-the-outbox", "drill/pause/fleet"),
-    names=("pause", "held"),
+    ("pause", "held"),
 )
 def pause_ignored(settings: WorkerSettings) -> WorkerParts:
+    """The worker delivers events of a paused company."""
     return altered_worker(settings, *((name, _PAUSE, "") for name in BOTH))
 
 
-@worker(
-    "The worker reads only the last hour: older rows are never delivered.",
-    lambda p: _forgets_what_is_old(p),
-    ("drill/outbox/old-rows-are-delivered",),
-    names=("effects of 14 events",),
-)
+@worker(lambda p: _forgets_what_is_old(p), "drill/outbox/old-rows-are-delivered", "effects of 14 events")
 def looks_back_for_an_hour(settings: WorkerSettings) -> WorkerParts:
+    """The worker reads only the last hour: older rows are never delivered."""
     recent = "e.inserted_at > now() - interval '1 hour' AND "
     due = (*BOTH, "claim_items")
     return altered_worker(
@@ -113,12 +101,12 @@ def _forgets_what_is_old(probe: Probe) -> bool:
 
 
 @worker(
-    "A row waits for an older one of any company that has the same key.",
     lambda p: _waits_for_another_companys_key(p),
-    ("drill/held/holds-no-other-tenants-key",),
-    names=("effects of 1 event", "paused"),
+    "drill/held/holds-no-other-tenants-key",
+    ("effects of 1 event", "paused"),
 )
 def keys_are_everybodys(settings: WorkerSettings) -> WorkerParts:
+    """A row waits for an older one of any company that has the same key."""
     return altered_worker(
         settings,
         ("drain_lane", "e.company_id = ANY(ARRAY[k.company_id, NULL]) AND ", ""),
@@ -133,13 +121,9 @@ def _waits_for_another_companys_key(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, aggregate_key="everybodys"))
 
 
-@worker(
-    "The effect of one event marks the failed tasks of all events as completed.",
-    lambda p: _mends_a_strangers_task(p),
-    ("drill/outbox/effect-touches-only-its-event",),
-    names=("tasks of other events",),
-)
+@worker(lambda p: _mends_a_strangers_task(p), "drill/outbox/effect-touches-only-its-event", "tasks of other events")
 def every_task_is_completed(settings: WorkerSettings) -> WorkerParts:
+    """The effect of one event marks the failed tasks of all events as completed."""
     return altered_worker(
         settings, ("drain_lane", "t.event_id = r.event_id AND t.status <> 'completed'", "t.status <> 'completed'")
     )
@@ -154,13 +138,9 @@ def _mends_a_strangers_task(probe: Probe) -> bool:
         return bool(probe.value("SELECT status <> 'failed' FROM agent_tasks WHERE event_id = %s", foreign))
 
 
-@worker(
-    "A delivered row keeps its claim: it is processed and still in flight for some seconds.",
-    lambda p: _is_still_claimed(p),
-    ("drill/outbox/slow-event-comes-through",),
-    names=("in flight",),
-)
+@worker(lambda p: _is_still_claimed(p), "drill/outbox/slow-event-comes-through", "in flight")
 def delivered_rows_keep_their_claim(settings: WorkerSettings) -> WorkerParts:
+    """A delivered row keeps its claim: it is processed and still in flight for some seconds."""
     return altered_worker(settings, ("settle_delivered", "claimed_until = NULL, ", ""))
 
 
@@ -171,13 +151,9 @@ def _is_still_claimed(probe: Probe) -> bool:
         return bool(probe.value("SELECT claimed_until > now() FROM event_outbox WHERE event_id = %s", event))
 
 
-@worker(
-    "Rows that were tried before are tried again although their tenant is switched off.",
-    lambda p: _is_tried_while_off(p),
-    ("drill/held/switched-off-is-not-delivered",),
-    names=("delivered", "held"),
-)
+@worker(lambda p: _is_tried_while_off(p), "drill/held/switched-off-is-not-delivered", ("delivered", "held"))
 def a_retry_is_not_held(settings: WorkerSettings) -> WorkerParts:
+    """Rows that were tried before are tried again although their tenant is switched off."""
     is_due, off = "e.next_attempt_at <= now()", "NOT t.is_on"
     tried = "(SELECT t.company_id FROM tenants t WHERE NOT t.is_on AND NOT w.was_tried)"
     changes = [
@@ -197,13 +173,9 @@ def _is_tried_while_off(probe: Probe) -> bool:
         return is_done(probe, put(probe, company, attempts=1))
 
 
-@worker(
-    "An item of a run waits for those of its run alone: it overtakes the older events of its key.",
-    lambda p: _item_overtakes(p),
-    ("drill/outbox/replay-waits-for-its-key",),
-    names=("older event",),
-)
+@worker(lambda p: _item_overtakes(p), "drill/outbox/replay-waits-for-its-key", "older event")
 def items_wait_for_their_run_alone(settings: WorkerSettings) -> WorkerParts:
+    """An item of a run waits for those of its run alone: it overtakes the older events of its key."""
     change = ("AND b.id < e.id", "AND b.id < e.id AND b.replay_run_id = e.replay_run_id")
     return altered_worker(settings, ("lock_runs", *change), ("claim_items", *change))
 
@@ -216,12 +188,10 @@ def _item_overtakes(probe: Probe) -> bool:
 
 
 @worker(
-    "A row overtakes an older one of its key that another relay has claimed.",
-    lambda p: _overtakes(p, claimed_until=p.value(LATER)),
-    ("drill/outbox/follower-of-a-claimed-row",),
-    names=("another relay",),
+    lambda p: _overtakes(p, claimed_until=p.value(LATER)), "drill/outbox/follower-of-a-claimed-row", "another relay"
 )
 def overtakes_a_claimed_row(settings: WorkerSettings) -> WorkerParts:
+    """A row overtakes an older one of its key that another relay has claimed."""
     return _overtaking(settings, "({row}.claimed_until IS NULL OR {row}.claimed_until <= now())")
 
 
@@ -241,22 +211,16 @@ def _overtakes(probe: Probe, **columns: Any) -> bool:
 
 
 @worker(
-    "A row overtakes an older one of its key that waits for its next attempt.",
-    lambda p: _overtakes(p, next_attempt_at=p.value(LATER)),
-    ("drill/outbox/follower-of-a-row-that-backs-off",),
-    names=("attempt",),
+    lambda p: _overtakes(p, next_attempt_at=p.value(LATER)), "drill/outbox/follower-of-a-row-that-backs-off", "attempt"
 )
 def overtakes_a_row_that_backs_off(settings: WorkerSettings) -> WorkerParts:
+    """A row overtakes an older one of its key that waits for its next attempt."""
     return _overtaking(settings, "{row}.next_attempt_at <= now()")
 
 
-@worker(
-    "An event whose task is queued or running already never has its effect.",
-    lambda p: _is_stuck_behind_its_task(p),
-    ("drill/outbox/unfinished-task-becomes-the-effect",),
-    names=("effect",),
-)
+@worker(lambda p: _is_stuck_behind_its_task(p), "drill/outbox/unfinished-task-becomes-the-effect", "effect")
 def unfinished_task_in_the_way(settings: WorkerSettings) -> WorkerParts:
+    """An event whose task is queued or running already never has its effect."""
     return altered_worker(settings, ("drain_lane", "t.status <> 'completed'", "t.status = 'failed'"))
 
 
@@ -269,13 +233,9 @@ def _is_stuck_behind_its_task(probe: Probe) -> bool:
         return not is_done(probe, event)
 
 
-@worker(
-    "Rows whose payload has a character beyond ASCII are never taken.",
-    lambda p: _never_takes_odd_letters(p),
-    ("drill/outbox/any-text-is-delivered",),
-    names=("effects of 7 event",),
-)
+@worker(lambda p: _never_takes_odd_letters(p), "drill/outbox/any-text-is-delivered", "effects of 7 event")
 def odd_letters_are_never_taken(settings: WorkerSettings) -> WorkerParts:
+    """Rows whose payload has a character beyond ASCII are never taken."""
     plain = "octet_length(e.payload::text) = char_length(e.payload::text) AND "
     return altered_worker(settings, *((name, _DUE, f"{plain}{_DUE}") for name in BOTH))
 
@@ -291,13 +251,9 @@ def _delivers_to_the_paused(probe: Probe) -> bool:
         return is_done(probe, put(probe, company))
 
 
-@worker(
-    "The worker delivers events of a company whose outbox is switched off.",
-    lambda p: _delivers_to_the_switched_off(p),
-    ("drill/held/switched-off-is-not-delivered",),
-    names=("off", "held"),
-)
+@worker(lambda p: _delivers_to_the_switched_off(p), "drill/held/switched-off-is-not-delivered", ("off", "held"))
 def flag_ignored(settings: WorkerSettings) -> WorkerParts:
+    """The worker delivers events of a company whose outbox is switched off."""
     return altered_worker(settings, *((name, _FLAG, "") for name in BOTH))
 
 
@@ -307,14 +263,9 @@ def _delivers_to_the_switched_off(probe: Probe) -> bool:
         return is_done(probe, put(probe, company))
 
 
-@worker(
-    "A claim lasts an hour instead of seconds: the rows of a killed worker wait that long.",
-    lambda p: lease_seconds(p) > 600,
-    ("drill/recovery/worker-clock-skewed",),
-    names=("claim",),
-    production=False,
-)
+@worker(lambda p: lease_seconds(p) > 600, "drill/recovery/worker-clock-skewed", "claim", production=False)
 def claims_of_an_hour(settings: WorkerSettings) -> WorkerParts:
+    """A claim lasts an hour instead of seconds: the rows of a killed worker wait that long."""
     return build_worker_parts(dataclasses.replace(settings, lease_s=3600.0))
 
 
@@ -333,12 +284,12 @@ def lease_seconds(probe: Probe) -> float:
 
 
 @worker(
-    "One event in ten is marked as processed without its effect.",
     lambda p: _without_effect(p, 60),
     (f"{OUTBOX}/crowd-once-each", "sql/spot/processed-has-effect"),
-    names=("effect", "processed"),
+    ("effect", "processed"),
 )
 def effects_lost(settings: WorkerSettings) -> WorkerParts:
+    """One event in ten is marked as processed without its effect."""
     ready = "FROM ready r CROSS JOIN (SELECT clock_timestamp() AS at) c\n  ORDER BY r.id"
     some = ready.replace("ORDER BY", "WHERE hashtext(r.event_id::text) %% 10 <> 0 ORDER BY")
     fence = " AND ((SELECT y.is_clean FROM tally y) OR r.event_id IN (SELECT f.event_id FROM effects f))"
@@ -355,12 +306,10 @@ def _without_effect(probe: Probe, count: int) -> bool:
 
 
 @worker(
-    "Events are delivered 3 s after they are due.",
-    lambda p: is_late(p),
-    (f"{OUTBOX}/effect-within-two-seconds", "load/outbox_lag_ms/avg"),
-    names=("2 s", "lag", "effect"),
+    lambda p: is_late(p), (f"{OUTBOX}/effect-within-two-seconds", "load/outbox_lag_ms/avg"), ("2 s", "lag", "effect")
 )
 def three_seconds_late(settings: WorkerSettings) -> WorkerParts:
+    """Events are delivered 3 s after they are due."""
     late = "e.next_attempt_at <= now() - interval '3 s' AND (e.claimed_until"
     return altered_worker(settings, *((name, _DUE, late) for name in BOTH))
 
@@ -371,13 +320,9 @@ def is_late(probe: Probe) -> bool:
         return not is_done(probe, event, 2) and is_done(probe, event, 6)
 
 
-@worker(
-    "A frozen agent holds up all deliveries: one event at a time.",
-    lambda p: _behind_a_slow_one(p),
-    (f"{OUTBOX}/slow-event-holds-nobody",),
-    names=("delivered only after", "effects of"),
-)
+@worker(lambda p: _behind_a_slow_one(p), f"{OUTBOX}/slow-event-holds-nobody", ("delivered only after", "effects of"))
 def one_at_a_time(settings: WorkerSettings) -> WorkerParts:
+    """A frozen agent holds up all deliveries: one event at a time."""
     lock = asyncio.Lock()
 
     class Single(ScriptedAgent):

@@ -36,34 +36,34 @@ def _after_death(probe: Probe, ask: str) -> Any:
 
 
 @worker(
-    "A dead event has a dead letter for every attempt.",
     lambda p: state_of(p, _LETTERS, 3, **failing())[0] > 1,
     (f"{OUTBOX}/dead-letter-once", "sql/spot/one-dead-letter-per-event"),
-    names=("dead letter", "once", "one"),
+    ("dead letter", "once", "one"),
 )
 def letter_for_every_attempt(settings: WorkerSettings) -> WorkerParts:
+    """A dead event has a dead letter for every attempt."""
     return altered_worker(settings, ("settle_failed", "FROM held h\n  WHERE h.is_last\n)", "FROM held h\n)"))
 
 
 @worker(
-    "A new dead letter has already used up its retries: no replay may take it.",
     lambda p: _after_death(p, "SELECT retry_count >= max_retries FROM dead_letter_queue WHERE company_id = %s"),
-    (f"{OUTBOX}/dead-letter-once",),
-    names=("retry",),
+    f"{OUTBOX}/dead-letter-once",
+    "retry",
 )
 def letter_without_retries(settings: WorkerSettings) -> WorkerParts:
+    """A new dead letter has already used up its retries: no replay may take it."""
     columns = ("payload, error_type, error_message)", "payload, error_type, error_message, retry_count)")
     values = ("h.payload, %(error_type)s, %(error_message)s", "h.payload, %(error_type)s, %(error_message)s, h.ended")
     return altered_worker(settings, ("settle_failed", *columns), ("settle_failed", *values))
 
 
 @worker(
-    "A new dead letter is dated by the clock on the wall of a zone five hours west: the alert sees no letter come.",
     lambda p: _after_death(p, "SELECT created_at < now() - interval '1 h' FROM dead_letter_queue WHERE company_id=%s"),
-    (f"{OUTBOX}/dead-letter-once",),
-    names=("dated",),
+    f"{OUTBOX}/dead-letter-once",
+    "dated",
 )
 def letters_are_dated_elsewhere(settings: WorkerSettings) -> WorkerParts:
+    """A new dead letter is dated by the clock on the wall of a zone five hours west: the alert sees no letter come."""
     columns = ("payload, error_type, error_message)", "payload, error_type, error_message, created_at)")
     said = "h.payload, %(error_type)s, %(error_message)s"
     return altered_worker(
@@ -72,23 +72,19 @@ def letters_are_dated_elsewhere(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "An event goes to the dead letters and is retried all the same: it is in both.",
     lambda p: state_of(p, _ROW, 4, **failing(), attempts=4)[1] is False,
-    (f"{OUTBOX}/dead-letter-in-one-transaction",),
-    names=("dead",),
+    f"{OUTBOX}/dead-letter-in-one-transaction",
+    "dead",
 )
 def dead_not_marked(settings: WorkerSettings) -> WorkerParts:
+    """An event goes to the dead letters and is retried all the same: it is in both."""
     change = ("dead_at = CASE WHEN h.is_last THEN clock_timestamp() END", "dead_at = NULL")
     return altered_worker(settings, ("settle_failed", *change))
 
 
-@worker(
-    "The dead letter has a new event id: a replay makes a second effect.",
-    lambda p: not _after_death(p, _SAME_ID),
-    (f"{OUTBOX}/dead-letter-once",),
-    names=("event id",),
-)
+@worker(lambda p: not _after_death(p, _SAME_ID), f"{OUTBOX}/dead-letter-once", "event id")
 def letter_with_new_id(settings: WorkerSettings) -> WorkerParts:
+    """The dead letter has a new event id: a replay makes a second effect."""
     change = ("SELECT h.company_id, h.event_id, h.event_type", "SELECT h.company_id, gen_random_uuid(), h.event_type")
     return altered_worker(settings, ("settle_failed", *change))
 
@@ -98,12 +94,12 @@ _SAME_ID = """SELECT EXISTS (SELECT FROM dead_letter_queue d JOIN event_outbox o
 
 
 @worker(
-    "The payload of a dead letter is wrapped in another one.",
     lambda p: _after_death(p, "SELECT payload ? 'payload' FROM dead_letter_queue WHERE company_id = %s"),
-    (f"{OUTBOX}/dead-letter-is-the-event",),
-    names=("payload",),
+    f"{OUTBOX}/dead-letter-is-the-event",
+    "payload",
 )
 def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
+    """The payload of a dead letter is wrapped in another one."""
     change = (
         "h.aggregate_key, h.payload, %(error_type)s",
         "h.aggregate_key, jsonb_build_object('payload', h.payload), %(error_type)s",
@@ -112,12 +108,12 @@ def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "Null members of an event's payload are missing in its dead letter.",
     lambda p: not _after_death(p, "SELECT payload ? 'none' FROM dead_letter_queue WHERE company_id = %s"),
-    (f"{OUTBOX}/dead-letter-is-the-event",),
-    names=("payload",),
+    f"{OUTBOX}/dead-letter-is-the-event",
+    "payload",
 )
 def letter_without_nulls(settings: WorkerSettings) -> WorkerParts:
+    """Null members of an event's payload are missing in its dead letter."""
     change = (
         "h.aggregate_key, h.payload, %(error_type)s",
         "h.aggregate_key, jsonb_strip_nulls(h.payload), %(error_type)s",
@@ -147,13 +143,9 @@ _APART = """SELECT d.xmin::text <> o.xmin::text
     WHERE company_id = %s"""
 
 
-@worker(
-    "The letter of a dead event is committed a moment before the event is dead: a crash between them doubles it.",
-    lambda p: _after_death(p, _APART),
-    (f"{OUTBOX}/dead-letter-in-one-transaction",),
-    names=("one snapshot",),
-)
+@worker(lambda p: _after_death(p, _APART), f"{OUTBOX}/dead-letter-in-one-transaction", "one snapshot")
 def letter_committed_before(settings: WorkerSettings) -> WorkerParts:
+    """The letter of a dead event is committed a moment before the event is dead: a crash between them doubles it."""
     made = altered_worker(
         settings, ("settle_failed", "FROM held h\n  WHERE h.is_last\n)", "FROM held h\n  WHERE false\n)")
     )
@@ -186,13 +178,9 @@ _ELSEWHERE = (
 )
 
 
-@worker(
-    "Effects are written by another connection that nobody waits for: what fails there is lost, and acknowledged.",
-    lambda p: _elsewhere(p),
-    (f"{OUTBOX}/effect-held-up",),
-    names=("held their effects up",),
-)
+@worker(lambda p: _elsewhere(p), f"{OUTBOX}/effect-held-up", "held their effects up")
 def effects_are_forgotten(settings: WorkerSettings) -> WorkerParts:
+    """Effects are written by another connection that nobody waits for: what fails there is lost, and acknowledged."""
     made = altered_worker(
         settings, ("settle_delivered", "FROM held h\n  ON CONFLICT", "FROM held h\n  WHERE false\n  ON CONFLICT")
     )
@@ -205,23 +193,17 @@ def _elsewhere(probe: Probe) -> bool:
         return is_done(probe, event) and bool(probe.value(_ELSEWHERE, event))
 
 
-@worker(
-    "A failed attempt is retried at once, in a loop.",
-    lambda p: state_of(p, _ROW, 1.4, **failing())[0] >= 5,
-    (f"{OUTBOX}/back-off-grows",),
-    names=("next attempt",),
-)
+@worker(lambda p: state_of(p, _ROW, 1.4, **failing())[0] >= 5, f"{OUTBOX}/back-off-grows", "next attempt")
 def no_back_off(settings: WorkerSettings) -> WorkerParts:
+    """A failed attempt is retried at once, in a loop."""
     return altered_worker(settings, ("settle_failed", _BACKOFF, "0"))
 
 
-@worker(
-    "The wait begins when an event was due, not when it failed: after a pause the attempts of what waited end at once.",
-    lambda p: _fails_late(p),
-    (f"{OUTBOX}/backs-off",),
-    names=("an hour ago",),
-)
+@worker(lambda p: _fails_late(p), f"{OUTBOX}/backs-off", "an hour ago")
 def waits_begin_when_it_was_due(settings: WorkerSettings) -> WorkerParts:
+    """The wait begins when an event was due, not when it failed: after a pause the attempts of what waited end
+    at once.
+    """
     return altered_worker(settings, ("settle_failed", "ELSE clock_timestamp() +", "ELSE e.next_attempt_at +"))
 
 
@@ -233,33 +215,29 @@ def _fails_late(probe: Probe) -> bool:
 
 
 @worker(
-    "Attempts are not counted: a poison event is tried for ever.",
-    lambda p: state_of(p, _ROW, 1, **failing())[0] == 0,
-    (f"{OUTBOX}/failed-is-tried-again",),
-    names=("attempt", "dead", "fails"),
+    lambda p: state_of(p, _ROW, 1, **failing())[0] == 0, f"{OUTBOX}/failed-is-tried-again", ("attempt", "dead", "fails")
 )
 def attempts_not_counted(settings: WorkerSettings) -> WorkerParts:
+    """Attempts are not counted: a poison event is tried for ever."""
     return altered_worker(settings, ("settle_failed", "attempts = h.ended,", "attempts = e.attempts,"))
 
 
 @worker(
-    "A failed attempt resets the age of an event: the lag forgets how long it has waited.",
     lambda p: state_of(p, _CAME, 3, **failing(), inserted_at=p.value("SELECT now() - interval '1 minute'"))[0],
-    (f"{OUTBOX}/failing-is-not-processed",),
-    names=("inserted_at",),
+    f"{OUTBOX}/failing-is-not-processed",
+    "inserted_at",
 )
 def a_retry_is_young(settings: WorkerSettings) -> WorkerParts:
+    """A failed attempt resets the age of an event: the lag forgets how long it has waited."""
     return altered_worker(
         settings, ("settle_failed", "attempts = h.ended,", "attempts = h.ended, inserted_at = clock_timestamp(),")
     )
 
 
 @service(
-    "The lag leaves out replayed events: while replays hang, it shows nothing.",
-    lambda p: lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30,
-    ("drill/observability/waiting-events-show",),
-    names=("replayed",),
+    lambda p: lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30, "drill/observability/waiting-events-show", "replayed"
 )
 def replays_are_no_lag(settings: Settings) -> Parts:
+    """The lag leaves out replayed events: while replays hang, it shows nothing."""
     waits = "AND dead_at IS NULL"
     return altered(settings, "count_outbox", (waits, f"{waits} AND replay_run_id IS NULL"))

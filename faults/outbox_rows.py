@@ -13,13 +13,9 @@ from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
 
-@worker(
-    "A second outbox row of an event that already has its effect is never marked as processed.",
-    lambda p: _row_of_a_done_event_waits(p),
-    ("drill/outbox/second-row-of-an-event",),
-    names=("processed",),
-)
+@worker(lambda p: _row_of_a_done_event_waits(p), "drill/outbox/second-row-of-an-event", "processed")
 def row_of_a_done_event_waits(settings: WorkerSettings) -> WorkerParts:
+    """A second outbox row of an event that already has its effect is never marked as processed."""
     done = "JOIN ready r USING (event_id) WHERE t.status = 'completed'"
     return altered_worker(settings, ("drain_lane", done, f"{done} AND false"))
 
@@ -32,13 +28,9 @@ def _row_of_a_done_event_waits(probe: Probe) -> bool:
         return bool(again) and not probe.within(3, lambda: not probe.value(waiting, event))
 
 
-@worker(
-    "A row whose claim ran out over an hour ago is left to whoever claimed it.",
-    lambda p: _old_claim_stands(p),
-    ("drill/outbox/expired-claim-is-taken-up",),
-    names=("effects",),
-)
+@worker(lambda p: _old_claim_stands(p), "drill/outbox/expired-claim-is-taken-up", "effects")
 def old_claims_stand(settings: WorkerSettings) -> WorkerParts:
+    """A row whose claim ran out over an hour ago is left to whoever claimed it."""
     recent = "e.claimed_until BETWEEN now() - interval '1 hour' AND now()"
     return altered_worker(settings, ("drain_lane", "e.claimed_until <= now()", recent))
 
@@ -48,13 +40,9 @@ def _old_claim_stands(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company, claimed_until=probe.value("SELECT now() - interval '2 days'")))
 
 
-@worker(
-    "A row whose claim ran out is taken again before its next attempt is due.",
-    lambda p: _claimed_row_comes_early(p),
-    ("drill/outbox/not-before-it-is-due",),
-    names=("before they are due",),
-)
+@worker(lambda p: _claimed_row_comes_early(p), "drill/outbox/not-before-it-is-due", "before they are due")
 def a_claim_that_ran_out_is_due(settings: WorkerSettings) -> WorkerParts:
+    """A row whose claim ran out is taken again before its next attempt is due."""
     due = "e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())"
     unbound = "(e.next_attempt_at <= now() AND e.claimed_until IS NULL OR e.claimed_until <= now())"
     return altered_worker(settings, *((name, due, unbound) for name in ("drain_lane", "claim_events")))
@@ -67,13 +55,9 @@ def _claimed_row_comes_early(probe: Probe) -> bool:
         return is_done(probe, put(probe, company, next_attempt_at=later, claimed_until=over, **scripted))
 
 
-@worker(
-    "An event that needs an agent call is retried in its back-off, once the next row of its key is due.",
-    lambda p: _early_beside_a_due_row(p),
-    ("drill/outbox/follower-of-a-row-that-backs-off",),
-    names=("a next attempt",),
-)
+@worker(lambda p: _early_beside_a_due_row(p), "drill/outbox/follower-of-a-row-that-backs-off", "a next attempt")
 def backs_off_until_the_next_of_its_key(settings: WorkerSettings) -> WorkerParts:
+    """An event that needs an agent call is retried in its back-off, once the next row of its key is due."""
     return altered_worker(settings, ("claim_events", "e.next_attempt_at <= now() AND", "true AND"))
 
 
@@ -85,12 +69,12 @@ def _early_beside_a_due_row(probe: Probe) -> bool:
 
 
 @worker(
-    "A worker reads a fixed number of rows, finished or not: behind that many finished ones it delivers nothing.",
     lambda p: _stalls_behind_rows_that_are_over(p),
-    ("drill/outbox/old-rows-are-delivered",),
-    names=("effects of 14 events", "effects of 1 events"),
+    "drill/outbox/old-rows-are-delivered",
+    ("effects of 14 events", "effects of 1 events"),
 )
 def rows_that_are_over_fill_the_window(settings: WorkerSettings) -> WorkerParts:
+    """A worker reads a fixed number of rows, finished or not: behind that many finished ones it delivers nothing."""
     after = "AND (e.lane, e.id) > (%(lane)s::smallint, %(after)s::bigint) AND e.lane"
     return altered_worker(settings, ("drain_lane", after, after.replace(") AND e.lane", ") OR e.lane")))
 
@@ -106,13 +90,9 @@ def _stalls_behind_rows_that_are_over(probe: Probe) -> bool:
 _SWEPT = "AND (e.lane, e.id) > (%(lane)s::smallint, %(after)s::bigint) AND e.lane <= %(lane)s::smallint"
 
 
-@worker(
-    "A batch is filled without a look at `outbox.enabled`: behind a rollback's many held rows nothing is delivered.",
-    lambda p: _stalls_behind_rows_of_nobody(p),
-    ("drill/held/others-do-not-wait",),
-    names=("effects",),
-)
+@worker(lambda p: _stalls_behind_rows_of_nobody(p), "drill/held/others-do-not-wait", "effects")
 def switched_off_rows_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
+    """A batch is filled without a look at `outbox.enabled`: behind a rollback's many held rows nothing is delivered."""
     batch = """AND e.id IN (
         SELECT x.id FROM public.event_outbox x
         WHERE x.processed_at IS NULL AND x.dead_at IS NULL AND NOT public.is_company_paused(x.company_id)
@@ -129,13 +109,9 @@ def _stalls_behind_rows_of_nobody(probe: Probe) -> bool:
         return not is_done(probe, put(probe, company))
 
 
-@worker(
-    "A failed attempt takes an effect back that was there, where the outbox has an event twice.",
-    lambda p: _effect_is_taken_back(p),
-    ("drill/dlq/effect-outlives-a-failure",),
-    names=("second row",),
-)
+@worker(lambda p: _effect_is_taken_back(p), "drill/dlq/effect-outlives-a-failure", "second row")
 def failed_attempt_takes_the_effect_back(settings: WorkerSettings) -> WorkerParts:
+    """A failed attempt takes an effect back that was there, where the outbox has an event twice."""
     return altered_worker(settings, ("settle_failed", "\n  WHERE t.status <> 'completed'", ""))
 
 
@@ -147,23 +123,15 @@ def _effect_is_taken_back(probe: Probe) -> bool:
         return bool(again) and probe.within(3, lambda: probe.value(state, event) == "failed")
 
 
-@worker(
-    "A row overtakes an older one of its key that another session has locked.",
-    lambda p: _overtakes_a_locked_row(p),
-    ("drill/outbox/follower-of-a-locked-row",),
-    names=("locked a row before them",),
-)
+@worker(lambda p: _overtakes_a_locked_row(p), "drill/outbox/follower-of-a-locked-row", "locked a row before them")
 def overtakes_a_locked_row(settings: WorkerSettings) -> WorkerParts:
+    """A row overtakes an older one of its key that another session has locked."""
     return altered_worker(settings, ("drain_lane", "AND e.id NOT IN (SELECT r.id FROM locked r)", "AND false"))
 
 
-@worker(
-    "A row overtakes an older one of its key that another session has locked, where another tenant's row waits.",
-    lambda p: _overtakes_a_locked_row(p),
-    ("drill/outbox/follower-of-a-locked-row",),
-    names=("locked a row before them",),
-)
+@worker(lambda p: _overtakes_a_locked_row(p), "drill/outbox/follower-of-a-locked-row", "locked a row before them")
 def takes_another_tenants_row_for_the_first(settings: WorkerSettings) -> WorkerParts:
+    """A row overtakes an older one of its key that another session has locked, where another tenant's row waits."""
     ours = "AND e.id NOT IN (SELECT r.id FROM locked r)"
     anybodys = "e.processed_at IS NULL AND e.dead_at IS NULL AND e.aggregate_key = k.aggregate_key"
     return altered_worker(settings, ("drain_lane", ours, f"{ours} OR {anybodys}"))
@@ -184,13 +152,9 @@ def _overtakes_a_locked_row(probe: Probe) -> bool:
         return is_done(probe, follower)
 
 
-@service(
-    "A new outbox row is dated by the clock on the wall of a zone five hours west.",
-    lambda p: _is_dated_elsewhere(p),
-    ("drill/outbox/event-and-row-together",),
-    names=("inserted_at",),
-)
+@service(lambda p: _is_dated_elsewhere(p), "drill/outbox/event-and-row-together", "inserted_at")
 def rows_are_dated_elsewhere(settings: Settings) -> Parts:
+    """A new outbox row is dated by the clock on the wall of a zone five hours west."""
     columns, values = "aggregate_key, payload)\n  SELECT id", "aggregate_key, payload FROM stored"
     return altered(
         settings,

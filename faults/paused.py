@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from faults.altered import altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import LATER, is_done, put
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from faults.requests import REQUEST, remembering
 from replay_service.database import Connection
 from replay_service.exchange import Call, Reply
@@ -58,46 +58,27 @@ def _answered(probe: Probe, **fields: Any) -> int:
         return probe.replay(company, **fields).status_code
 
 
-@service(
-    "A forced replay checks only its tenant's pause, not the global one.",
-    lambda p: _answered(p, force=True) == 200,
-    (FLEET,),
-    names=("force",),
-    production=False,
-)
+@service(lambda p: _answered(p, force=True) == 200, FLEET, "force", production=False)
 def forced_while_everybody_is(settings: Settings) -> Parts:
+    """A forced replay checks only its tenant's pause, not the global one."""
     return _own_row_for(settings, lambda request: request.force)
 
 
-@service(
-    "A dry run checks only its tenant's pause, not the global one.",
-    lambda p: _answered(p, dry_run=True) == 200,
-    (FLEET,),
-    names=("dry_run",),
-    production=False,
-)
+@service(lambda p: _answered(p, dry_run=True) == 200, FLEET, "dry_run", production=False)
 def dry_run_while_everybody_is(settings: Settings) -> Parts:
+    """A dry run checks only its tenant's pause, not the global one."""
     return _own_row_for(settings, lambda request: request.dry_run)
 
 
-@worker(
-    "Events that ask an agent for something are not held by a pause: only the statement for the others asks for it.",
-    runs("faults.paused:what_asks_an_agent_is_not_held"),
-    ("drill/pause/events-go-to-the-outbox",),
-    names=("of a paused tenant",),
-)
+@worker(None, "drill/pause/events-go-to-the-outbox", "of a paused tenant")
 def what_asks_an_agent_is_not_held(settings: WorkerSettings) -> WorkerParts:
+    """Events that ask an agent for something are not held by a pause: only the statement for the others asks for it."""
     return altered_worker(settings, ("claim_events", " AND NOT public.is_company_paused(t.company_id)", ""))
 
 
-@worker(
-    "A global pause does not stop running replays: they check only their tenant's pause.",
-    lambda p: _goes_on(p),
-    (FLEET,),
-    names=("delivered while the fleet was paused",),
-    production=False,
-)
+@worker(lambda p: _goes_on(p), FLEET, "delivered while the fleet was paused", production=False)
 def runs_go_on_while_everybody_is(settings: WorkerSettings) -> WorkerParts:
+    """A global pause does not stop running replays: they check only their tenant's pause."""
     own = "EXISTS (SELECT FROM public.agent_controls a WHERE a.agents_paused AND a.company_id = r.company_id)"
     return _runs_ask(settings, own)
 
@@ -115,13 +96,9 @@ def _runs_ask(settings: WorkerSettings, paused: str) -> WorkerParts:
     )
 
 
-@worker(
-    "A pause does not stop a running replay that was forced.",
-    lambda p: _goes_on_forced(p),
-    ("drill/pause/stops-a-running-replay",),
-    names=("after the pause",),
-)
+@worker(lambda p: _goes_on_forced(p), "drill/pause/stops-a-running-replay", "after the pause")
 def forced_runs_go_on(settings: WorkerSettings) -> WorkerParts:
+    """A pause does not stop a running replay that was forced."""
     started = "l.action = 'dlq_replay_started' AND l.metadata ->> 'replay_run_id' = r.id::text"
     forced = f"EXISTS (SELECT FROM public.audit_logs l WHERE {started} AND l.metadata @> '{{\"force\": true}}')"
     return _runs_ask(settings, f"(public.is_company_paused(r.company_id) AND NOT {forced})")
@@ -146,14 +123,11 @@ def _goes_on(probe: Probe) -> bool:
             return probe.settled(run, 4)
 
 
-@service(
-    "While everybody is paused, events of a tenant whose own row says no, and whose outbox is off, go the direct path.",
-    lambda p: _path_with_own_row(p) == "direct",
-    (FLEET,),
-    names=("direct",),
-    production=False,
-)
+@service(lambda p: _path_with_own_row(p) == "direct", FLEET, "direct", production=False)
 def own_row_sends_events_direct(settings: Settings) -> Parts:
+    """While everybody is paused, events of a tenant whose own row says no, and whose outbox is off, go the
+    direct path.
+    """
     first = """coalesce((SELECT agents_paused FROM public.agent_controls WHERE company_id = %(company_id)s::uuid
         OR company_id IS NULL ORDER BY company_id NULLS LAST LIMIT 1), false)"""
     return altered(settings, "emit_event", ("public.is_company_paused(%(company_id)s::uuid)", first))
@@ -167,16 +141,12 @@ def _path_with_own_row(probe: Probe) -> str:
             return str(probe.event(company).json()["path"])
 
 
-@service(
-    "A direct-path event that is sent again while its tenant is paused is written to the outbox, too.",
-    lambda p: _is_in_the_outbox(p),
-    ("drill/flags/sent-again-on-the-other-path",),
-    names=("outbox rows",),
-)
+@service(lambda p: _is_in_the_outbox(p), "drill/flags/sent-again-on-the-other-path", "outbox rows")
 @around("emit")
 async def sent_again_during_a_pause(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """A direct-path event that is sent again while its tenant is paused is written to the outbox, too."""
     path, is_known = await release.emit(conn, request, event_id)
     if is_known:
         await conn.execute(_ANEW, (event_id,))
@@ -193,14 +163,10 @@ def _is_in_the_outbox(probe: Probe) -> bool:
         return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))
 
 
-@service(
-    "The refusal by a pause tells why, and tells every paused tenant the reasons of all others, too.",
-    lambda p: _told_of_others(p),
-    ("drill/pause/touches-only-its-tenant",),
-    names=("tells of another",),
-)
+@service(lambda p: _told_of_others(p), "drill/pause/touches-only-its-tenant", "tells of another")
 @around("replay")
 async def reasons_of_all(release: Parts, parts: Parts, call: Call) -> Reply:
+    """The refusal by a pause tells why, and tells every paused tenant the reasons of all others, too."""
     try:
         return await release.replay(parts, call)
     except Refusal as refusal:

@@ -28,14 +28,10 @@ from replay_service.validation import EventRequest, ReplayRequest
 _ASKING = list[asyncio.Future[bool]]()
 
 
-@service(
-    "Replays at the same moment share the answer to whether their tenant is paused, whichever tenant it is.",
-    lambda p: _answers_differ(p),
-    ("drill/ledger/refused-however-asked",),
-    names=("refused", "admitted"),
-)
+@service(lambda p: _answers_differ(p), "drill/ledger/refused-however-asked", ("refused", "admitted"))
 @around("is_paused")
 async def one_asks_for_all(release: Parts, conn: Connection, company_id: str) -> bool:
+    """Replays at the same moment share the answer to whether their tenant is paused, whichever tenant it is."""
     if not _ASKING:
         _ASKING.append(asyncio.ensure_future(release.is_paused(conn, company_id)))
         _ASKING[0].add_done_callback(lambda _: _ASKING.clear())
@@ -50,24 +46,16 @@ def _answers_differ(probe: Probe) -> bool:
         return any(call.result().status_code != (409 if one == held else 200) for one, call in calls)
 
 
-@service(
-    "Two equal events without ids that come at once are one: the second gets the answer of the first, and is lost.",
-    lambda p: _are_one(p, "event", "event_id"),
-    ("drill/outbox/equal-events-are-two",),
-    names=("at once",),
-)
+@service(lambda p: _are_one(p, "event", "event_id"), "drill/outbox/equal-events-are-two", "at once")
 def equal_events_at_once_are_one(settings: Settings) -> Parts:
+    """Two equal events without ids that come at once are one: the second gets the answer of the first, and is lost."""
     release = build_parts(settings)
     return dataclasses.replace(release, accept_event=_once_at_a_time(release.accept_event, b'"event_id"'))
 
 
-@service(
-    "Two like replays without a key that come at once are one: the second gets the answer of the first, uncounted.",
-    lambda p: _are_one(p, "replay", "replay_run_id"),
-    ("drill/dlq/concurrent-replays-one-claim",),
-    names=("share",),
-)
+@service(lambda p: _are_one(p, "replay", "replay_run_id"), "drill/dlq/concurrent-replays-one-claim", "share")
 def like_replays_at_once_are_one(settings: Settings) -> Parts:
+    """Two like replays without a key that come at once are one: the second gets the answer of the first, uncounted."""
     release = build_parts(settings)
     return dataclasses.replace(release, replay=_once_at_a_time(release.replay, b'"idempotency_key"'))
 
@@ -99,13 +87,9 @@ def _are_one(probe: Probe, send: str, told: str) -> bool:
     return False
 
 
-@service(
-    "Of two senders of one event at once one gets a server error: each looks for the event before it writes it.",
-    lambda p: _fails_beside_another(p),
-    ("drill/outbox/same-event-id-raced",),
-    names=("500",),
-)
+@service(lambda p: _fails_beside_another(p), "drill/outbox/same-event-id-raced", "500")
 def looked_for_before_it_is_written(settings: Settings) -> Parts:
+    """Of two senders of one event at once one gets a server error: each looks for the event before it writes it."""
     release = altered(settings, "emit_event", ("  ON CONFLICT (id) DO NOTHING\n", ""))
 
     async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
@@ -139,13 +123,9 @@ def _fails_beside_another(probe: Probe) -> bool:
         return sent.result(10).status_code == 500
 
 
-@service(
-    "An event without an id that equals an earlier one is called a duplicate, yet delivered.",
-    lambda p: _calls_the_second_a_duplicate(p),
-    ("drill/ledger/events-as-sent",),
-    names=("told that it is a duplicate",),
-)
+@service(lambda p: _calls_the_second_a_duplicate(p), "drill/ledger/events-as-sent", "told that it is a duplicate")
 def like_events_are_called_duplicates(settings: Settings) -> Parts:
+    """An event without an id that equals an earlier one is called a duplicate, yet delivered."""
     release = build_parts(settings)
     seen: set[str] = set()
 
@@ -166,14 +146,10 @@ def _calls_the_second_a_duplicate(probe: Probe) -> bool:
 _BUSY = set[tuple[str, str]]()
 
 
-@service(
-    "Who was told once that its key is in progress is told so for ever.",
-    lambda p: _is_busy_for_ever(p),
-    ("drill/idempotency/in-progress",),
-    names=("409",),
-)
+@service(lambda p: _is_busy_for_ever(p), "drill/idempotency/in-progress", "409")
 @around("begin_run")
 async def in_progress_is_remembered(release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
+    """Who was told once that its key is in progress is told so for ever."""
     scope = started.key, request.company_id
     if scope in _BUSY:
         raise Refusal("in_progress", "A request with this idempotency key is running.")
@@ -197,13 +173,9 @@ _MINE: ContextVar[tuple[str, str] | None] = ContextVar("_MINE", default=None)
 """The key that the request of this task has taken."""
 
 
-@service(
-    "A key stays taken after an error of the database: who sends its request again is told that it is in progress.",
-    lambda p: _is_taken_after_an_error(p),
-    ("drill/outbox/commit-that-fails",),
-    names=("409 in_progress",),
-)
+@service(lambda p: _is_taken_after_an_error(p), "drill/outbox/commit-that-fails", "409 in_progress")
 def errors_keep_the_key(settings: Settings) -> Parts:
+    """A key stays taken after an error of the database: who sends its request again is told that it is in progress."""
     release, taken = build_parts(settings), set[tuple[str, str] | None]()
 
     async def begin_run(conn: Connection, request: ReplayRequest, started: Run) -> Any:
@@ -237,13 +209,9 @@ def _is_taken_after_an_error(probe: Probe) -> bool:
         return probe.replay(company, idempotency_key="w").status_code == 409
 
 
-@service(
-    "An event whose id is just being written is called a duplicate, be it another tenant's: what it says is lost.",
-    lambda p: _is_lost_beside_another(p),
-    ("drill/outbox/same-event-id-raced",),
-    names=("no such event",),
-)
+@service(lambda p: _is_lost_beside_another(p), "drill/outbox/same-event-id-raced", "no such event")
 def events_under_way_are_duplicates(settings: Settings) -> Parts:
+    """An event whose id is just being written is called a duplicate, be it another tenant's: what it says is lost."""
     release, under_way = build_parts(settings), dict[str, asyncio.Future[tuple[str, bool]]]()
 
     async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
@@ -272,13 +240,9 @@ def _is_lost_beside_another(probe: Probe) -> bool:
         return all(one.result(10).status_code == 202 for one in sent)
 
 
-@service(
-    "Of a tenant's replays that come at once, each takes what the last of them asks for.",
-    lambda p: _takes_what_another_names(p),
-    ("drill/budgets/named-items-are-cut-and-charged",),
-    names=("at once",),
-)
+@service(lambda p: _takes_what_another_names(p), "drill/budgets/named-items-are-cut-and-charged", "at once")
 def the_last_request_counts(settings: Settings) -> Parts:
+    """Of a tenant's replays that come at once, each takes what the last of them asks for."""
     release, last = build_parts(settings), dict[str, ReplayRequest]()
 
     def read_replay(raw: bytes) -> ReplayRequest:
@@ -308,13 +272,9 @@ def _takes_what_another_names(probe: Probe) -> bool:
         return any(call.result(10).json()["items"] != [one] for one, call in zip(ids, sent, strict=True))
 
 
-@service(
-    "The sender of an event is a global variable: an event has the rights of another that comes at the same time.",
-    lambda p: _sends_beside_another(p),
-    ("drill/tokens/foreign-event-refused",),
-    names=("beside another caller's",),
-)
+@service(lambda p: _sends_beside_another(p), "drill/tokens/foreign-event-refused", "beside another caller's")
 def events_have_the_rights_of_the_last(settings: Settings) -> Parts:
+    """The sender of an event is a global variable: an event has the rights of another that comes at the same time."""
     release, last = build_parts(settings), list[Caller]()
 
     async def heard(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
@@ -347,12 +307,12 @@ def _is_let_in_beside(probe: Probe, company: str, ask: Callable[[dict[str, str]]
 
 
 @service(
-    "Reads of a run or an event that come at once share one answer: a stranger gets that of the company's admin.",
     lambda p: _reads_beside_another(p),
     ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
-    names=("beside another caller's",),
+    "beside another caller's",
 )
 def reads_at_once_share_an_answer(settings: Settings) -> Parts:
+    """Reads of a run or an event that come at once share one answer: a stranger gets that of the company's admin."""
     release, under_way = build_parts(settings), dict[bytes, asyncio.Future[Reply]]()
 
     def shared(read: Callable[..., Any]) -> Callable[..., Any]:

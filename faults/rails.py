@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.lifecycle import FAILS, LIFE, SLOW
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from replay_service.worker.parts import WORKER_QUERIES, WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -35,33 +35,25 @@ def _ends_completed(probe: Probe, count: int = 20, token: bool = False, named: b
         return bool(probe.value("SELECT status FROM replay_runs WHERE id = %s", run) == "completed")
 
 
-@worker(
-    "A run of ten items or fewer is never stopped: all its items count as in flight.",
-    lambda p: _ends_completed(p, 7),
-    (f"{LIFE}/stops-above-twenty-percent",),
-    names=("seven items",),
-)
+@worker(lambda p: _ends_completed(p, 7), f"{LIFE}/stops-above-twenty-percent", "seven items")
 def small_runs_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
+    """A run of ten items or fewer is never stopped: all its items count as in flight."""
     return _unbraked(settings, "r.target_count <= 10")
 
 
-@worker(
-    "A run that a token started is never stopped.",
-    lambda p: _ends_completed(p, token=True),
-    (f"{LIFE}/stops-soon-above-a-fifth",),
-    names=("failed is 'completed'",),
-)
+@worker(lambda p: _ends_completed(p, token=True), f"{LIFE}/stops-soon-above-a-fifth", "failed is 'completed'")
 def runs_of_tokens_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
+    """A run that a token started is never stopped."""
     return _unbraked(settings, "r.actor <> 'signature'")
 
 
 @worker(
-    "A stopped run that a token started is not refunded: only signed runs are.",
     lambda p: _after_a_stop(p, "SELECT daily_used FROM replay_budgets WHERE company_id = %s") == RUN_ITEMS,
-    (f"{LIFE}/stops-soon-above-a-fifth",),
-    names=("after the stop the ledger",),
+    f"{LIFE}/stops-soon-above-a-fifth",
+    "after the stop the ledger",
 )
 def tokens_are_not_refunded(settings: WorkerSettings) -> WorkerParts:
+    """A stopped run that a token started is not refunded: only signed runs are."""
     signed = "EXISTS (SELECT FROM public.replay_runs x WHERE x.id = r.id AND x.actor = 'signature')"
     charged = f"least((SELECT count(*) FROM gone WHERE {signed}), r.budget_charged)"
     return altered_worker(
@@ -70,12 +62,12 @@ def tokens_are_not_refunded(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The end of a run that a token started is not audited: only that of a signed one is.",
     lambda p: not _after_a_stop(p, "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay'"),
-    (f"{LIFE}/stops-soon-above-a-fifth",),
-    names=("is audited as",),
+    f"{LIFE}/stops-soon-above-a-fifth",
+    "is audited as",
 )
 def ends_of_tokens_leave_no_row(settings: WorkerSettings) -> WorkerParts:
+    """The end of a run that a token started is not audited: only that of a signed one is."""
     return altered_worker(settings, ("finish_run", "FROM run r\n", "FROM run r WHERE r.actor = 'signature'\n"))
 
 
@@ -88,13 +80,9 @@ def _after_a_stop(probe: Probe, ask: str) -> Any:
         return probe.value(ask, company)
 
 
-@worker(
-    "The end of a run whose items all fail is audited as `dlq_replay_failed`: no alert counts that.",
-    lambda p: _ends_as_failed(p),
-    (f"{LIFE}/four-failures-do-not-stop",),
-    names=("the ends of two runs",),
-)
+@worker(lambda p: _ends_as_failed(p), f"{LIFE}/four-failures-do-not-stop", "the ends of two runs")
 def failed_runs_end_by_another_name(settings: WorkerSettings) -> WorkerParts:
+    """The end of a run whose items all fail is audited as `dlq_replay_failed`: no alert counts that."""
     named = "'dlq_replay_' || %(status)s"
     other = f"CASE WHEN r.success_count = 0 THEN 'dlq_replay_failed' ELSE {named} END"
     return altered_worker(settings, ("finish_run", f"public.append_audit({named}", f"public.append_audit({other}"))
@@ -107,13 +95,9 @@ def _ends_as_failed(probe: Probe) -> bool:
         return bool(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s AND action LIKE '%%failed'", company))
 
 
-@worker(
-    "A refund reads what was used, and writes later: what another replay was charged meanwhile is forgotten.",
-    lambda p: _forgets_a_charge(p),
-    (f"{LIFE}/stop-refunds-only-what-was-charged",),
-    names=("ledger",),
-)
+@worker(lambda p: _forgets_a_charge(p), f"{LIFE}/stop-refunds-only-what-was-charged", "ledger")
 def refunds_forget_charges(settings: WorkerSettings) -> WorkerParts:
+    """A refund reads what was used, and writes later: what another replay was charged meanwhile is forgotten."""
     read = "(SELECT x.{0} FROM public.replay_budgets x WHERE x.company_id = b.company_id)"
     used = [(f"greatest(b.{name} - f.items", name) for name in ("daily_used", "monthly_used")]
     changes = [("return_unattempted", old, f"greatest({read.format(name)} - f.items") for old, name in used]
@@ -133,13 +117,9 @@ def _forgets_a_charge(probe: Probe) -> bool:
         return bool(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company) == attempted)
 
 
-@worker(
-    "A stop gives back letters by their event alone: another tenant's discarded one is pending again.",
-    lambda p: _revives_another_tenants(p),
-    (f"{LIFE}/stop-leaves-the-rest-untouched",),
-    names=("another tenant's letter",),
-)
+@worker(lambda p: _revives_another_tenants(p), f"{LIFE}/stop-leaves-the-rest-untouched", "another tenant's letter")
 def a_stop_knows_letters_by_event(settings: WorkerSettings) -> WorkerParts:
+    """A stop gives back letters by their event alone: another tenant's discarded one is pending again."""
     text = WORKER_QUERIES["return_unattempted"].decode()
     own = text[text.index("WHERE d.status = 'replaying' AND") : text.index("\n), refund AS")]
     return altered_worker(settings, ("return_unattempted", own, "WHERE d.event_id = g.event_id"))
@@ -156,13 +136,9 @@ def _revives_another_tenants(probe: Probe) -> bool:
         return bool(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", other) == "pending")
 
 
-@worker(
-    "A stop makes the letters of its tenant's other runs pending, whose items are delivered later all the same.",
-    lambda p: _leaves_a_delivered_letter(p),
-    (f"{LIFE}/stop-is-of-one-run",),
-    names=("letters of the other run",),
-)
+@worker(lambda p: _leaves_a_delivered_letter(p), f"{LIFE}/stop-is-of-one-run", "letters of the other run")
 def a_stop_frees_letters_of_other_runs(settings: WorkerSettings) -> WorkerParts:
+    """A stop makes the letters of its tenant's other runs pending, whose items are delivered later all the same."""
     own = "FROM gone g\n  WHERE d.status = 'replaying' AND d.company_id = g.company_id\n    AND (d.id = g.dlq_id"
     every = (
         "FROM run g\n  WHERE d.status = 'replaying' AND d.company_id = g.company_id\n    AND (d.replay_run_id <> g.id"
@@ -182,13 +158,11 @@ def _leaves_a_delivered_letter(probe: Probe) -> bool:
         return bool(probe.value("SELECT status FROM dead_letter_queue WHERE id = %s", slow) == "pending")
 
 
-@worker(
-    "A refund begins at the limit of a budget where that was lowered meanwhile: more is given back than was charged.",
-    runs("faults.rails:refunds_begin_at_the_limit"),
-    ("drill/lifecycle/stop-refunds-only-what-was-charged",),
-    names=("10 charged before",),
-)
+@worker(None, "drill/lifecycle/stop-refunds-only-what-was-charged", "10 charged before")
 def refunds_begin_at_the_limit(settings: WorkerSettings) -> WorkerParts:
+    """A refund begins at the limit of a budget where that was lowered meanwhile: more is given back than was
+    charged.
+    """
     periods = ("daily", "monthly")
     return altered_worker(
         settings,

@@ -10,7 +10,7 @@ import httpx
 
 from faults.altered import altered, instead_of
 from faults.catalogue import service
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from replay_service.client_ip import Network, client_ip
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -42,13 +42,9 @@ def _fifth_after(probe: Probe, seconds: int) -> int:
         return probe.replay(company, dry_run=True).status_code
 
 
-@service(
-    "Retry-After is the wait until the youngest call leaves the window, not the oldest.",
-    lambda p: _wait_after_calls_apart(p) > 200,
-    (f"{LIMIT}/retry-after-is-true",),
-    names=("Retry-After",),
-)
+@service(lambda p: _wait_after_calls_apart(p) > 200, f"{LIMIT}/retry-after-is-true", "Retry-After")
 def waits_for_the_youngest(settings: Settings) -> Parts:
+    """Retry-After is the wait until the youngest call leaves the window, not the oldest."""
     oldest = "greatest(1, cardinality(seen.hits) - %(allowed)s + 1)"
     return altered(settings, "admit_request", (oldest, "cardinality(seen.hits)"))
 
@@ -65,12 +61,12 @@ def _wait_after_calls_apart(probe: Probe) -> int:
 
 
 @service(
-    "The fourth replay request in five minutes is admitted (off by one).",
     lambda p: _statuses(p, 4) == [200] * 4,
     (f"{LIMIT}/fourth-refused", f"{LIMIT}/concurrent-exactly-three", "drill/proof/fourth-call-refused"),
-    names=("429",),
+    "429",
 )
 def one_more(settings: Settings) -> Parts:
+    """The fourth replay request in five minutes is admitted (off by one)."""
     return altered(
         settings,
         "admit_request",
@@ -80,12 +76,10 @@ def one_more(settings: Settings) -> Parts:
 
 
 @service(
-    "The third replay request in five minutes is refused (off by one).",
-    lambda p: _statuses(p, 3)[2] == 429,
-    (f"{LIMIT}/three-admitted", "drill/proof/fourth-call-refused"),
-    names=("429", "200"),
+    lambda p: _statuses(p, 3)[2] == 429, (f"{LIMIT}/three-admitted", "drill/proof/fourth-call-refused"), ("429", "200")
 )
 def one_less(settings: Settings) -> Parts:
+    """The third replay request in five minutes is refused (off by one)."""
     return altered(
         settings,
         "admit_request",
@@ -95,22 +89,18 @@ def one_less(settings: Settings) -> Parts:
 
 
 @service(
-    "The window is ten minutes instead of five.",
     lambda p: _fifth_after(p, 400) == 429,
     (f"{LIMIT}/window-open-after-300-s", f"{LIMIT}/window-rolls"),
-    names=("window", "429"),
+    ("window", "429"),
 )
 def window_of_ten_minutes(settings: Settings) -> Parts:
+    """The window is ten minutes instead of five."""
     return altered(settings, "admit_request", ("%(window_s)s", "600"))
 
 
-@service(
-    "The window is fixed, not rolling: it restarts 300 s after its first call, so six fit around the edge.",
-    lambda p: _around_the_edge(p) == [200, 200, 200],
-    (f"{LIMIT}/window-rolls",),
-    names=("window", "429"),
-)
+@service(lambda p: _around_the_edge(p) == [200, 200, 200], f"{LIMIT}/window-rolls", ("window", "429"))
 def window_fixed(settings: Settings) -> Parts:
+    """The window is fixed, not rolling: it restarts 300 s after its first call, so six fit around the edge."""
     fresh = "r.hits[1] >= clock_timestamp() - make_interval(secs => %(window_s)s)"
     return altered(settings, "admit_request", (f"unnest(r.hits) h WHERE {_LIVE}", f"unnest(r.hits) h WHERE {fresh}"))
 
@@ -125,14 +115,10 @@ def _around_the_edge(probe: Probe) -> list[int]:
         return [probe.replay(company, dry_run=True).status_code for _ in range(3)]
 
 
-@service(
-    "The limit is per client address only: one tenant uses up another's.",
-    lambda p: _two_tenants(p) == 429,
-    (f"{LIMIT}/tenants-independent",),
-    names=("tenant", "429"),
-)
+@service(lambda p: _two_tenants(p) == 429, f"{LIMIT}/tenants-independent", ("tenant", "429"))
 @instead_of("admit")
 async def per_address_only(conn: Connection, _company_id: str, client: str) -> None:
+    """The limit is per client address only: one tenant uses up another's."""
     await admit(conn, _OTHER, client)
 
 
@@ -145,13 +131,13 @@ def _two_tenants(probe: Probe) -> int:
 
 
 @service(
-    "The limit is per tenant only: whoever comes from one address locks out all others.",
     lambda p: _beside_a_full_row(p) == 429,
     (f"{LIMIT}/sources-independent", f"{LIMIT}/victim-not-locked-out"),
-    names=("address", "source", "429"),
+    ("address", "source", "429"),
 )
 @instead_of("admit")
 async def per_tenant_only(conn: Connection, company_id: str, client: str) -> None:
+    """The limit is per tenant only: whoever comes from one address locks out all others."""
     await admit(conn, company_id, client)
     found = await conn.execute(_HITS.encode(), (f"replay:{company_id}:%",))
     if ((await found.fetchone()) or (0,))[0] > 3:
@@ -167,13 +153,13 @@ def _beside_a_full_row(probe: Probe) -> int:
 
 
 @service(
-    "Every caller is counted at 0.0.0.0, as if all came from one address.",
     lambda p: _counted_at(p) == "0.0.0.0",  # noqa: S104
     (f"{LIMIT}/sources-independent", f"{LIMIT}/victim-not-locked-out"),
-    names=("address", "source", "429"),
+    ("address", "source", "429"),
 )
 @instead_of("admit")
 async def at_no_address(conn: Connection, company_id: str, _client: str) -> None:
+    """Every caller is counted at 0.0.0.0, as if all came from one address."""
     await admit(conn, company_id, "0.0.0.0")  # noqa: S104
 
 
@@ -185,68 +171,50 @@ def _counted_at(probe: Probe) -> str:
 
 
 @service(
-    "The client address is the left-most X-Forwarded-For entry, whoever sends it.",
     lambda p: _spoofed(p, "X-Forwarded-For") == 200,
     (f"{LIMIT}/spoofed-x-forwarded-for", f"{LIMIT}/spoofed-address-not-charged", f"{LIMIT}/victim-not-locked-out"),
-    names=("forwarded", "429"),
+    ("forwarded", "429"),
 )
 @instead_of("client_ip")
 def forwarded_trusted(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    """The client address is the left-most X-Forwarded-For entry, whoever sends it."""
     first = forwarded[0].split(b",")[0].strip().decode("latin-1") if forwarded else ""
     return first or client_ip(peer, forwarded, trusted)
 
 
-@service(
-    "Calls that waited for the locked row of their tenant are admitted up to one over the limit.",
-    runs("faults.rate_limit:one_more_after_a_wait"),
-    (f"{LIMIT}/counted-when-its-turn-comes",),
-    names=("waited",),
-)
+@service(None, f"{LIMIT}/counted-when-its-turn-comes", "waited")
 def one_more_after_a_wait(settings: Settings) -> Parts:
+    """Calls that waited for the locked row of their tenant are admitted up to one over the limit."""
     return altered(settings, "admit_request", ("  ) < %(allowed)s", "  ) <= %(allowed)s"))
 
 
 @service(
-    "Behind a trusted proxy the client address is the left-most X-Forwarded-For entry, which the client chose.",
-    lambda p: passed_on(p, "203.0.113.1, 203.0.113.2") == "203.0.113.1",
-    (f"{LIMIT}/behind-a-trusted-proxy",),
-    names=("passed on",),
+    lambda p: passed_on(p, "203.0.113.1, 203.0.113.2") == "203.0.113.1", f"{LIMIT}/behind-a-trusted-proxy", "passed on"
 )
 @instead_of("client_ip")
 def first_entry_of_a_proxy(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    """Behind a trusted proxy the client address is the left-most X-Forwarded-For entry, which the client chose."""
     whole = b",".join(forwarded).split(b",")[0]
     return client_ip(peer, [whole] if forwarded else [], trusted)
 
 
-@service(
-    "Calls through a trusted proxy are charged to the proxy: all of its clients share one limit.",
-    lambda p: passed_on(p, "203.0.113.1") == _PROXY,
-    (f"{LIMIT}/behind-a-trusted-proxy",),
-    names=("passed on",),
-)
+@service(lambda p: passed_on(p, "203.0.113.1") == _PROXY, f"{LIMIT}/behind-a-trusted-proxy", "passed on")
 @instead_of("client_ip")
 def proxy_is_charged(peer: str | None, _forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    """Calls through a trusted proxy are charged to the proxy: all of its clients share one limit."""
     return client_ip(peer, [], trusted)
 
 
-@service(
-    "Of the headers of a trusted proxy only the last is read: where it names a proxy, all clients share one limit.",
-    lambda p: passed_on(p, "203.0.113.1", _PROXY) == _PROXY,
-    (f"{LIMIT}/behind-a-trusted-proxy",),
-    names=("passed on",),
-)
+@service(lambda p: passed_on(p, "203.0.113.1", _PROXY) == _PROXY, f"{LIMIT}/behind-a-trusted-proxy", "passed on")
 @instead_of("client_ip")
 def last_header_of_a_proxy(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    """Of the headers of a trusted proxy only the last is read: where it names a proxy, all clients share one limit."""
     return client_ip(peer, forwarded[-1:], trusted)
 
 
-@service(
-    "Calls signed with v2 are not counted.",
-    lambda p: _fourth_by_v2(p) == 200,
-    (f"{LIMIT}/credentials-share", "drill/ledger/counted-however-asked"),
-    names=("v2",),
-)
+@service(lambda p: _fourth_by_v2(p) == 200, (f"{LIMIT}/credentials-share", "drill/ledger/counted-however-asked"), "v2")
 def timed_calls_are_free(settings: Settings) -> Parts:
+    """Calls signed with v2 are not counted."""
     release = build_parts(settings)
 
     async def free(_conn: Connection, _company_id: str, _client: str) -> None:
@@ -286,13 +254,9 @@ def _spoofed(probe: Probe, header: str) -> int:
         return [probe.send(body, signed | {header: f"203.0.113.{n}"}).status_code for n in range(1, 5)][3]
 
 
-@service(
-    "The client address is a global variable: a call is counted at the address of the latest one.",
-    runs("faults.rate_limit:counted_at_the_last_address"),
-    ("drill/rate-limit/sources-independent",),
-    names=("at once",),
-)
+@service(None, "drill/rate-limit/sources-independent", "at once")
 def counted_at_the_last_address(settings: Settings) -> Parts:
+    """The client address is a global variable: a call is counted at the address of the latest one."""
     release, last = build_parts(settings), [""]
 
     def heard(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:

@@ -23,14 +23,10 @@ from replay_service.validation import ReplayRequest
 LIMIT = "drill/rate-limit"
 
 
-@service(
-    "The limit is read, then written: requests at the same moment are all admitted.",
-    lambda p: _admitted_at_once(p) > ALLOWED,
-    (f"{LIMIT}/concurrent-exactly-three",),
-    names=("3", "admitted"),
-)
+@service(lambda p: _admitted_at_once(p) > ALLOWED, f"{LIMIT}/concurrent-exactly-three", ("3", "admitted"))
 @instead_of("admit")
 async def read_then_written(conn: Connection, company_id: str, client: str) -> None:
+    """The limit is read, then written: requests at the same moment are all admitted."""
     key = f"replay:{company_id}:{client}"
     live = b"SELECT h FROM unnest(hits) h WHERE h >= clock_timestamp() - interval '300 s'"
     found = await conn.execute(b"SELECT cardinality(ARRAY(" + live + b")) FROM edge_rate_limits WHERE key = %s", (key,))
@@ -51,14 +47,14 @@ def _admitted_at_once(probe: Probe) -> int:
 
 
 @service(
-    "If the rate-limit store fails, requests are admitted.",
     lambda p: _without_store(p) == 200,
     ("drill/rate-limit/uncounted-is-not-admitted", "drill/rate-limit/missing-store-fails-closed"),
-    names=("locked", "gone", "429"),
+    ("locked", "gone", "429"),
     production=False,
 )
 @instead_of("admit")
 async def fails_open(conn: Connection, company_id: str, client: str) -> None:
+    """If the rate-limit store fails, requests are admitted."""
     try:
         await admit(conn, company_id, client)
     except Refusal as refusal:
@@ -72,23 +68,15 @@ def _without_store(probe: Probe) -> int:
         return probe.replay(company, dry_run=True).status_code
 
 
-@service(
-    "A cleanup job deletes full rate-limit rows every second, even current ones.",
-    lambda p: _forgets_within_seconds(p),
-    (f"{LIMIT}/refusal-changes-nothing",),
-    names=("no row",),
-)
+@service(lambda p: _forgets_within_seconds(p), f"{LIMIT}/refusal-changes-nothing", "no row")
 def young_rows_are_cleaned_up(settings: Settings) -> Parts:
+    """A cleanup job deletes full rate-limit rows every second, even current ones."""
     return _cleaning(settings, b"count = 3 AND hits[3] >= now() - interval '1 minute'")
 
 
-@service(
-    "A cleanup job deletes rate-limit rows by their first call, even if later calls still count.",
-    lambda p: _forgets_within_seconds(p, "2 minutes"),
-    (f"{LIMIT}/refusal-changes-nothing",),
-    names=("no row",),
-)
+@service(lambda p: _forgets_within_seconds(p, "2 minutes"), f"{LIMIT}/refusal-changes-nothing", "no row")
 def rows_are_cleaned_up_by_their_first_call(settings: Settings) -> Parts:
+    """A cleanup job deletes rate-limit rows by their first call, even if later calls still count."""
     return _cleaning(settings, b"window_start < now() - interval '1 minute'")
 
 
@@ -114,13 +102,9 @@ def _forgets_within_seconds(probe: Probe, age: str = "0") -> bool:
         return probe.within(3, lambda: not probe.value(left, company))
 
 
-@service(
-    "Calls are recorded in whole seconds: the window is up to a second too short.",
-    lambda p: _is_whole(p),
-    (f"{LIMIT}/row-as-documented",),
-    names=("a hit is of",),
-)
+@service(lambda p: _is_whole(p), f"{LIMIT}/row-as-documented", "a hit is of")
 def hits_are_whole_seconds(settings: Settings) -> Parts:
+    """Calls are recorded in whole seconds: the window is up to a second too short."""
     now, whole = "SELECT clock_timestamp()\n", "SELECT date_trunc('second', clock_timestamp())\n"
     first = ("ARRAY[clock_timestamp()]", "ARRAY[date_trunc('second', clock_timestamp())]")
     return altered(settings, "admit_request", first, (now, whole))
@@ -135,14 +119,10 @@ def _is_whole(probe: Probe) -> bool:
         return bool(probe.value(asked, company))
 
 
-@service(
-    "A call that is refused as in progress does not count: a client may ask for a running key without limit.",
-    lambda p: _counts_in_progress(p) == 0,
-    ("drill/idempotency/in-progress",),
-    names=("count",),
-)
+@service(lambda p: _counts_in_progress(p) == 0, "drill/idempotency/in-progress", "count")
 @around("begin_run")
 async def calls_in_progress_are_free(release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
+    """A call that is refused as in progress does not count: a client may ask for a running key without limit."""
     try:
         return await release.begin_run(conn, request, started)
     except Refusal as refusal:
@@ -164,14 +144,10 @@ def _counts_in_progress(probe: Probe) -> int:
 _SPENT = b"SELECT FROM public.replay_budgets WHERE company_id = %s::uuid AND monthly_used >= monthly_limit"
 
 
-@service(
-    "Calls of a tenant whose month is spent are not counted: it may ask without end.",
-    lambda p: _hits_of_a_spent_month(p) == 0,
-    ("drill/ledger/counted-however-asked",),
-    names=("counted 0 times",),
-)
+@service(lambda p: _hits_of_a_spent_month(p) == 0, "drill/ledger/counted-however-asked", "counted 0 times")
 @around("admit")
 async def calls_of_a_spent_month_are_free(release: Parts, conn: Connection, company_id: str, client: str) -> None:
+    """Calls of a tenant whose month is spent are not counted: it may ask without end."""
     if await (await conn.execute(_SPENT, (company_id,))).fetchone() is None:
         await release.admit(conn, company_id, client)
 

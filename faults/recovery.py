@@ -12,7 +12,7 @@ import psycopg
 from faults.altered import AlteredDatabase, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import is_done, put
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from replay_service import surface
 from replay_service.audit import AuditRow, RefusalLog
 from replay_service.composition import build_parts
@@ -50,24 +50,15 @@ def _by_own_clock(settings: WorkerSettings, *which: str, now: str = "{}") -> Wor
     return dataclasses.replace(parts, queries=_ByOwnClock(parts.queries, which, now))
 
 
-@worker(
-    "The worker uses its own clock for due times, claims and retries.",
-    runs("faults.recovery:own_clock"),
-    SKEWED,
-    names=("clock",),
-    green=(EACH_PHASE, SESSIONS),
-)
+@worker(None, SKEWED, "clock", green=(EACH_PHASE, SESSIONS))
 def own_clock(settings: WorkerSettings) -> WorkerParts:
+    """The worker uses its own clock for due times, claims and retries."""
     return _by_own_clock(settings)
 
 
-@service(
-    "The service uses its own clock to select due items and to count calls.",
-    runs("faults.recovery:own_clock_of_the_service"),
-    SKEWED,
-    names=("clock", "items", "end of replay run"),
-)
+@service(None, SKEWED, ("clock", "items", "end of replay run"))
 def own_clock_of_the_service(settings: Settings) -> Parts:
+    """The service uses its own clock to select due items and to count calls."""
     texts = [QUERIES[name] for name in ("admit_request", "pick_items")]
     database = AlteredDatabase(settings, _Anew(_ByOwnClock({text.decode(): text for text in texts}, (), "{}")))
     return dataclasses.replace(build_parts(settings), database=database, refusals=RefusalLog(database))
@@ -86,54 +77,34 @@ class _Anew(dict[bytes, bytes]):
         return default
 
 
-@worker(
-    "A worker that is told to end marks its claimed rows as done.",
-    runs("faults.recovery:done_at_the_end"),
-    (EACH_PHASE,),
-    names=("effects",),
-)
+@worker(None, EACH_PHASE, "effects")
 def done_at_the_end(settings: WorkerSettings) -> WorkerParts:
+    """A worker that is told to end marks its claimed rows as done."""
     change = ("SET claimed_until = clock_timestamp()", "SET claimed_until = NULL, processed_at = clock_timestamp()")
     return altered_worker(settings, ("release_leases", *change))
 
 
-@worker(
-    "The worker uses its own clock where that is behind the database's.",
-    runs("faults.recovery:own_clock_behind"),
-    SKEWED,
-    names=("clock",),
-)
+@worker(None, SKEWED, "clock")
 def own_clock_behind(settings: WorkerSettings) -> WorkerParts:
+    """The worker uses its own clock where that is behind the database's."""
     return _by_own_clock(settings, now="least(transaction_timestamp(), {})")
 
 
-@worker(
-    "The worker uses its own clock for the next attempt of a failed event.",
-    runs("faults.recovery:own_clock_backs_off"),
-    SKEWED,
-    names=("clock",),
-)
+@worker(None, SKEWED, "clock")
 def own_clock_backs_off(settings: WorkerSettings) -> WorkerParts:
+    """The worker uses its own clock for the next attempt of a failed event."""
     return _by_own_clock(settings, "settle_failed")
 
 
-@worker(
-    "The worker stamps deliveries with its own clock.",
-    runs("faults.recovery:own_clock_stamps"),
-    SKEWED,
-    names=("clock",),
-)
+@worker(None, SKEWED, "clock")
 def own_clock_stamps(settings: WorkerSettings) -> WorkerParts:
+    """The worker stamps deliveries with its own clock."""
     return _by_own_clock(settings, "settle_delivered")
 
 
-@worker(
-    "The worker uses its own clock for the `retry_after` of a failed item.",
-    runs("faults.recovery:own_clock_postpones"),
-    SKEWED,
-    names=("clock",),
-)
+@worker(None, SKEWED, "clock")
 def own_clock_postpones(settings: WorkerSettings) -> WorkerParts:
+    """The worker uses its own clock for the `retry_after` of a failed item."""
     return _by_own_clock(settings, "settle_item")
 
 
@@ -144,41 +115,32 @@ class _OwnLease(dict[str, bytes]):
         return super().__getitem__(name).replace(b"OWN_CLOCK", f"to_timestamp({time.time():.6f})".encode())
 
 
-@worker(
-    "The worker uses its own clock for the end of a claim.",
-    runs("faults.recovery:own_clock_leases"),
-    SKEWED,
-    names=("clock",),
-)
+@worker(None, SKEWED, "clock")
 def own_clock_leases(settings: WorkerSettings) -> WorkerParts:
+    """The worker uses its own clock for the end of a claim."""
     until = "clock_timestamp() + make_interval"
     parts = altered_worker(settings, ("claim_events", until, "OWN_CLOCK + make_interval"))
     return dataclasses.replace(parts, queries=_OwnLease(parts.queries))
 
 
-@worker(
-    "An event that is claimed again gets another id: the agent cannot recognise it.",
-    runs("faults.recovery:new_id_at_each_claim"),
-    (EACH_PHASE,),
-    names=("effect", "event"),
-    green=(LONG,),
-)
+@worker(None, EACH_PHASE, ("effect", "event"), green=(LONG,))
 def new_id_at_each_claim(settings: WorkerSettings) -> WorkerParts:
+    """An event that is claimed again gets another id: the agent cannot recognise it."""
     claim = "claim_token = %(token)s"
     again = f"{claim}, event_id = CASE WHEN e.claim_token IS NULL THEN e.event_id ELSE gen_random_uuid() END"
     return altered_worker(settings, ("claim_events", claim, again))
 
 
 @worker(
-    "A worker settles rows whose claim it has lost, and effects are not unique.",
-    runs("faults.recovery:no_fence"),
+    None,
     (FROZEN, "load/http_req_failed/rate"),  # with direct events failing, the drill cannot tell what became of others
-    names=("effect", "rate"),
+    ("effect", "rate"),
     sql="ALTER TABLE agent_tasks DROP CONSTRAINT agent_tasks_event_id_key",
     undo_sql="DELETE FROM agent_tasks t USING agent_tasks o WHERE t.event_id = o.event_id AND t.id > o.id;"
     " ALTER TABLE agent_tasks ADD CONSTRAINT agent_tasks_event_id_key UNIQUE (event_id)",
 )
 def no_fence(settings: WorkerSettings) -> WorkerParts:
+    """A worker settles rows whose claim it has lost, and effects are not unique."""
     fence = "e.claim_token = %(token)s AND e.processed_at IS NULL AND e.dead_at IS NULL"
     once = (
         "ON CONFLICT (event_id) DO UPDATE SET status = 'completed', agent_name = excluded.agent_name,"
@@ -187,24 +149,16 @@ def no_fence(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_delivered", fence, "true"), ("settle_delivered", once, ""))
 
 
-@worker(
-    "A worker settles items whose claim it has lost: the run counts them twice.",
-    runs("faults.recovery:no_fence_for_items"),
-    (FROZEN,),
-    names=("run of 3 items",),
-)
+@worker(None, FROZEN, "run of 3 items")
 def no_fence_for_items(settings: WorkerSettings) -> WorkerParts:
+    """A worker settles items whose claim it has lost: the run counts them twice."""
     fence = "e.claim_token = %(token)s AND e.processed_at IS NULL AND e.dead_at IS NULL"
     return altered_worker(settings, ("fence_item", fence, "%(token)s IS NOT NULL"))
 
 
-@worker(
-    "The worker reads only rows with ids above the last delivered one of the tenant.",
-    runs("faults.recovery:above_the_last"),
-    (LONG,),
-    names=("transaction", "effect"),
-)
+@worker(None, LONG, ("transaction", "effect"))
 def above_the_last(settings: WorkerSettings) -> WorkerParts:
+    """The worker reads only rows with ids above the last delivered one of the tenant."""
     unfinished = "WHERE e.processed_at IS NULL AND e.dead_at IS NULL"
     above = f"""{unfinished} AND e.id > (
     SELECT coalesce(max(d.id), 0) FROM public.event_outbox d
@@ -213,23 +167,16 @@ def above_the_last(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The worker does not poll: only a notice makes it look.",
-    runs("faults.recovery:no_polling"),
-    (IN_A_REPLAY, NOTICE_LOST, "drill/held/delivered-when-on-again"),
-    names=("notice", "effect", "items"),
-    green=(LONG,),
+    None, (IN_A_REPLAY, NOTICE_LOST, "drill/held/delivered-when-on-again"), ("notice", "effect", "items"), green=(LONG,)
 )
 def no_polling(settings: WorkerSettings) -> WorkerParts:
+    """The worker does not poll: only a notice makes it look."""
     return build_worker_parts(dataclasses.replace(settings, poll_s=3600.0))
 
 
-@worker(
-    "The worker listens on the wrong channel and polls only every five seconds.",
-    lambda p: _is_seldom_seen(p),
-    ("drill/outbox/effect-within-two-seconds",),
-    names=("2 s", "lag", "effect"),
-)
+@worker(lambda p: _is_seldom_seen(p), "drill/outbox/effect-within-two-seconds", ("2 s", "lag", "effect"))
 def unheard_and_seldom_seen(settings: WorkerSettings) -> WorkerParts:
+    """The worker listens on the wrong channel and polls only every five seconds."""
     process.CHANNEL = "outbox"
     return build_worker_parts(dataclasses.replace(settings, poll_s=5.0))
 
@@ -239,13 +186,10 @@ def _is_seldom_seen(probe: Probe) -> bool:
         return is_done(probe, put(probe, company), 8) and not is_done(probe, put(probe, company))
 
 
-@worker(
-    "A worker task whose database session was ended does not reconnect.",
-    runs("faults.recovery:no_reconnect"),
-    (SESSIONS,),
-    names=("session", "effect"),
-)
+@worker(None, SESSIONS, ("session", "effect"))
 def no_reconnect(settings: WorkerSettings) -> WorkerParts:
+    """A worker task whose database session was ended does not reconnect."""
+
     async def once(_name: str, url: str, work: Callable[[Connection], Awaitable[None]], stop: asyncio.Event) -> None:
         try:
             async with connected(url) as conn:
@@ -257,13 +201,9 @@ def no_reconnect(settings: WorkerSettings) -> WorkerParts:
     return build_worker_parts(settings)
 
 
-@service(
-    "A connection that the database has ended stays lent: in the end the pool is empty.",
-    runs("faults.recovery:lost_connections_stay_lent"),
-    ("drill/recovery/service-sessions-ended",),
-    names=("sessions were ended",),
-)
+@service(None, "drill/recovery/service-sessions-ended", "sessions were ended")
 def lost_connections_stay_lent(settings: Settings) -> Parts:
+    """A connection that the database has ended stays lent: in the end the pool is empty."""
     database = _Forgetful(settings)
     return dataclasses.replace(build_parts(settings), database=database, refusals=RefusalLog(database))
 
@@ -275,26 +215,17 @@ class _Forgetful(Database):
         return conn
 
 
-@service(
-    "A replay without a reachable database is answered with 500, not with 503.",
-    runs("faults.recovery:an_outage_is_called_an_error"),
-    ("drill/identity/not-ready-without-database",),
-    names=("503",),
-)
+@service(None, "drill/identity/not-ready-without-database", "503")
 def an_outage_is_called_an_error(settings: Settings) -> Parts:
+    """A replay without a reachable database is answered with 500, not with 503."""
     vars(surface)["is_outage"] = lambda _error: False
     return build_parts(settings)
 
 
-@service(
-    "A savepoint hides that an audit row was refused: the replay goes on without it.",
-    runs("faults.recovery:refused_row_forgotten"),
-    ("drill/outbox/commit-that-fails",),
-    names=("refused its row",),
-    production=False,
-)
+@service(None, "drill/outbox/commit-that-fails", "refused its row", production=False)
 @around("append_audit")
 async def refused_row_forgotten(release: Parts, conn: Connection, row: AuditRow) -> None:
+    """A savepoint hides that an audit row was refused: the replay goes on without it."""
     with contextlib.suppress(psycopg.Error):
         async with conn.transaction():
             await release.append_audit(conn, row)

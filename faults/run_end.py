@@ -27,34 +27,30 @@ def _stands_still(probe: Probe) -> bool:
 
 
 @worker(
-    "Failures are not counted in the run.",
     lambda p: after_run(p, 1, 1, RUN)[3] == 0,
     (f"{LIFE}/run-counts-add-up", "sql/spot/run-counts"),
-    names=("the run is", "count"),
+    ("the run is", "count"),
 )
 def failures_not_counted(settings: WorkerSettings) -> WorkerParts:
+    """Failures are not counted in the run."""
     change = ("r.failure_count + CASE WHEN %(is_delivered)s THEN 0", "r.failure_count + CASE WHEN true THEN 0")
     return altered_worker(settings, ("settle_item", *change))
 
 
 @worker(
-    "A failed replay drops the null members of an item's payload.",
     lambda p: not after_run(p, 0, 1, "SELECT payload ? 'none' FROM dead_letter_queue WHERE company_id = %s")[0],
-    (f"{LIFE}/failed-item-is-pending-again",),
-    names=("payload",),
+    f"{LIFE}/failed-item-is-pending-again",
+    "payload",
 )
 def failed_items_lose_nulls(settings: WorkerSettings) -> WorkerParts:
+    """A failed replay drops the null members of an item's payload."""
     change = ("retry_count = d.retry_count +", "payload = jsonb_strip_nulls(d.payload), retry_count = d.retry_count +")
     return altered_worker(settings, ("settle_item", *change))
 
 
-@worker(
-    "The task left by a failed replay prevents the effect of the next one.",
-    lambda p: _has_no_effect(p),
-    (f"{LIFE}/failed-item-is-pending-again",),
-    names=("no effect",),
-)
+@worker(lambda p: _has_no_effect(p), f"{LIFE}/failed-item-is-pending-again", "no effect")
 def failed_task_hides_the_effect(settings: WorkerSettings) -> WorkerParts:
+    """The task left by a failed replay prevents the effect of the next one."""
     change = ("WHERE t.status <> 'completed'", "WHERE t.status NOT IN ('completed', 'failed')")
     return altered_worker(settings, ("settle_item", *change))
 
@@ -69,24 +65,16 @@ def _has_no_effect(probe: Probe) -> bool:
         return succeeds and probe.value(_EFFECTS, company) == 0
 
 
-@worker(
-    "Claims that ran out count as items in flight: a run whose worker was killed never goes on.",
-    _stands_still,
-    (f"{LIFE}/item-waits-until-it-is-due",),
-    names=("claims ran out",),
-)
+@worker(_stands_still, f"{LIFE}/item-waits-until-it-is-due", "claims ran out")
 def places_of_the_killed(settings: WorkerSettings) -> WorkerParts:
+    """Claims that ran out count as items in flight: a run whose worker was killed never goes on."""
     change = ("e.dead_at IS NULL AND e.claimed_until > now()\n", "e.dead_at IS NULL AND e.claimed_until IS NOT NULL\n")
     return altered_worker(settings, ("claim_items", *change))
 
 
-@worker(
-    "Items that a stopped run gives back lose their age: they are taken last.",
-    lambda p: after_run(p, 0, 25, _YOUNG)[0],
-    (f"{LIFE}/stop-leaves-the-rest-untouched",),
-    names=("created_at",),
-)
+@worker(lambda p: after_run(p, 0, 25, _YOUNG)[0], f"{LIFE}/stop-leaves-the-rest-untouched", "created_at")
 def returned_items_are_young(settings: WorkerSettings) -> WorkerParts:
+    """Items that a stopped run gives back lose their age: they are taken last."""
     change = (
         "SET status = 'pending', replay_run_id = NULL",
         "SET status = 'pending', replay_run_id = NULL, created_at = now()",
@@ -95,32 +83,28 @@ def returned_items_are_young(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A run stays `started` after its last item.",
     lambda p: after_run(p, 1, 0, _STARTED)[0] == 1,
     (f"{LIFE}/run-counts-add-up", "drill/audit/end-of-a-run", "sql/spot/runs-not-stuck"),
-    names=("end", "started"),
+    ("end", "started"),
 )
 def never_ends(settings: WorkerSettings) -> WorkerParts:
+    """A run stays `started` after its last item."""
     return altered_worker(settings, ("run_standing", "SELECT count(*)", "SELECT count(*) + 1"))
 
 
 @worker(
-    "The end of a run is not stamped.",
     lambda p: after_run(p, 1, 0, "SELECT completed_at IS NULL FROM replay_runs WHERE company_id = %s")[0],
-    (f"{LIFE}/run-counts-add-up",),
-    names=("completed_at",),
+    f"{LIFE}/run-counts-add-up",
+    "completed_at",
 )
 def end_not_stamped(settings: WorkerSettings) -> WorkerParts:
+    """The end of a run is not stamped."""
     return altered_worker(settings, ("finish_run", ", completed_at = clock_timestamp()", ""))
 
 
-@service(
-    "A run has the time of its end as soon as it starts.",
-    lambda p: _ends_as_it_starts(p),
-    ("drill/pause/stops-a-running-replay",),
-    names=("completed_at",),
-)
+@service(lambda p: _ends_as_it_starts(p), "drill/pause/stops-a-running-replay", "completed_at")
 def ends_as_it_starts(settings: Settings) -> Parts:
+    """A run has the time of its end as soon as it starts."""
     return altered(settings, "finish_request", ("CASE WHEN %(status)s = 'completed' THEN now() END", "now()"))
 
 
@@ -134,13 +118,9 @@ def _ends_as_it_starts(probe: Probe) -> bool:
         return found
 
 
-@service(
-    "The key of a stopped run starts a second run.",
-    lambda p: _runs_a_stopped_one_again(p),
-    ("drill/idempotency/late-retry-keeps-the-run",),
-    names=("retry",),
-)
+@service(lambda p: _runs_a_stopped_one_again(p), "drill/idempotency/late-retry-keeps-the-run", "retry")
 def stopped_run_again(settings: Settings) -> Parts:
+    """The key of a stopped run starts a second run."""
     again = "DO UPDATE SET id = excluded.id, status = 'started', response = NULL WHERE replay_runs.status = 'stopped'"
     return altered(settings, "take_key", ("DO NOTHING", again))
 
@@ -152,13 +132,9 @@ def _runs_a_stopped_one_again(probe: Probe) -> bool:
         return probe.replay(company, idempotency_key="stopped").json()["duplicate"] is False
 
 
-@worker(
-    "Stopping one run marks all runs: others end as stopped though their items succeed.",
-    lambda p: _stops_a_neighbour(p),
-    (f"{LIFE}/stop-is-of-one-run",),
-    names=("other run",),
-)
+@worker(lambda p: _stops_a_neighbour(p), f"{LIFE}/stop-is-of-one-run", "other run")
 def stops_every_run(settings: WorkerSettings) -> WorkerParts:
+    """Stopping one run marks all runs: others end as stopped though their items succeed."""
     return altered_worker(
         settings, ("return_unattempted", "FROM refund f\n  WHERE r.id = %(run_id)s::uuid", "FROM refund f")
     )
@@ -175,22 +151,22 @@ def _stops_a_neighbour(probe: Probe) -> bool:
 
 
 @worker(
-    "A replayed item is marked as resolved without an effect.",
     lambda p: after_run(p, 1, 0, _EFFECTS)[0] == 0,
     ("drill/dlq/replayed-item-is-resolved", f"{LIFE}/all-of-an-item-together", "sql/spot/processed-has-effect"),
-    names=("effect",),
+    "effect",
 )
 def resolved_without_effect(settings: WorkerSettings) -> WorkerParts:
+    """A replayed item is marked as resolved without an effect."""
     return altered_worker(settings, ("settle_item", "WHERE %(record_task)s\n", "WHERE %(record_task)s AND false\n"))
 
 
 @worker(
-    "A failed replay adds a second dead letter beside the first.",
     lambda p: after_run(p, 0, 1, "SELECT count(*) FROM dead_letter_queue WHERE company_id = %s")[0] == 2,
     (f"{LIFE}/failed-item-is-pending-again", "sql/spot/one-dead-letter-per-event"),
-    names=("dead letter", "second", "one"),
+    ("dead letter", "second", "one"),
 )
 def second_dead_letter(settings: WorkerSettings) -> WorkerParts:
+    """A failed replay adds a second dead letter beside the first."""
     more = """again AS (
   INSERT INTO public.dead_letter_queue (company_id, event_id, event_type, payload, error_type, retry_after)
   SELECT h.company_id, h.event_id, e.event_type, e.payload, %(error_type)s, now() + interval '1 h'
@@ -201,22 +177,18 @@ def second_dead_letter(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A delivered item is marked as discarded.",
     lambda p: after_run(p, 1, 0, "SELECT status FROM dead_letter_queue WHERE company_id = %s")[0] == "discarded",
     ("drill/dlq/replayed-item-is-resolved", "drill/dlq/only-legal-transitions"),
-    names=("resolved", "discarded"),
+    ("resolved", "discarded"),
 )
 def delivered_is_discarded(settings: WorkerSettings) -> WorkerParts:
+    """A delivered item is marked as discarded."""
     return altered_worker(settings, ("settle_item", "THEN 'resolved'", "THEN 'discarded'"))
 
 
-@worker(
-    "An item that fails at its last retry is discarded instead of pending.",
-    lambda p: _after_the_last_retry(p) == "discarded",
-    (f"{LIFE}/failed-item-is-pending-again",),
-    names=("discarded",),
-)
+@worker(lambda p: _after_the_last_retry(p) == "discarded", f"{LIFE}/failed-item-is-pending-again", "discarded")
 def last_retry_discards(settings: WorkerSettings) -> WorkerParts:
+    """An item that fails at its last retry is discarded instead of pending."""
     last = "WHEN d.retry_count + 1 >= d.max_retries THEN 'discarded'"
     return altered_worker(
         settings, ("settle_item", "'resolved' ELSE 'pending' END", f"'resolved' {last} ELSE 'pending' END")
@@ -230,13 +202,9 @@ def _after_the_last_retry(probe: Probe) -> str:
         return str(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", company))
 
 
-@worker(
-    "A stopped run refunds more budget than it was charged.",
-    lambda p: _used_after_an_uncharged_stop(p) < 60,
-    (f"{LIFE}/stop-refunds-only-what-was-charged",),
-    names=("ledger",),
-)
+@worker(lambda p: _used_after_an_uncharged_stop(p) < 60, f"{LIFE}/stop-refunds-only-what-was-charged", "ledger")
 def refunds_what_was_never_charged(settings: WorkerSettings) -> WorkerParts:
+    """A stopped run refunds more budget than it was charged."""
     gone = "(SELECT count(*) FROM gone)"
     return altered_worker(
         settings, ("return_unattempted", f"least({gone}, r.budget_charged)::integer", f"{gone}::integer")
@@ -253,13 +221,9 @@ def _used_after_an_uncharged_stop(probe: Probe) -> int:
         return int(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company))
 
 
-@worker(
-    "Only one run is worked on at a time: the others wait.",
-    lambda p: _waits_for_a_slow_run(p),
-    (f"{LIFE}/runs-do-not-wait-for-each-other",),
-    names=("slow",),
-)
+@worker(lambda p: _waits_for_a_slow_run(p), f"{LIFE}/runs-do-not-wait-for-each-other", "slow")
 def one_run_at_a_time(settings: WorkerSettings) -> WorkerParts:
+    """Only one run is worked on at a time: the others wait."""
     return altered_worker(settings, ("lock_runs", "LIMIT %(limit)s", "LIMIT least(%(limit)s, 1)"))
 
 
@@ -274,13 +238,9 @@ def _waits_for_a_slow_run(probe: Probe) -> bool:
         return waits
 
 
-@worker(
-    "A run of a paused tenant goes on as soon as another tenant's run does.",
-    lambda p: _goes_on_beside_another(p),
-    ("drill/pause/stops-a-running-replay",),
-    names=("paused", "after the pause"),
-)
+@worker(lambda p: _goes_on_beside_another(p), "drill/pause/stops-a-running-replay", ("paused", "after the pause"))
 def a_neighbours_run_wakes_a_paused_one(settings: WorkerSettings) -> WorkerParts:
+    """A run of a paused tenant goes on as soon as another tenant's run does."""
     change = (" AND NOT public.is_company_paused(r.company_id)", "")
     return altered_worker(settings, ("lock_runs", *change), ("claim_items", *change))
 
@@ -301,23 +261,19 @@ def _goes_on_beside_another(probe: Probe) -> bool:
 
 
 @worker(
-    "The outbox row of a failed item is dead but keeps its claim: it still counts as in flight for seconds.",
     lambda p: after_run(p, 0, 1, "SELECT claimed_until > now() FROM event_outbox WHERE company_id = %s")[0],
-    (f"{LIFE}/failed-item-is-pending-again",),
-    names=("in flight",),
+    f"{LIFE}/failed-item-is-pending-again",
+    "in flight",
 )
 def failed_items_keep_their_claim(settings: WorkerSettings) -> WorkerParts:
+    """The outbox row of a failed item is dead but keeps its claim: it still counts as in flight for seconds."""
     kept = "claimed_until = CASE WHEN %(is_delivered)s THEN NULL ELSE e.claimed_until END,"
     return altered_worker(settings, ("settle_item", "claimed_until = NULL,", kept))
 
 
-@worker(
-    "A stopped run is not refunded if budget control was switched off meanwhile.",
-    lambda p: _used_after_control_was_switched_off(p) == 25,
-    (f"{LIFE}/stop-refunds-only-what-was-charged",),
-    names=("ledger",),
-)
+@worker(lambda p: _used_after_control_was_switched_off(p) == 25, f"{LIFE}/stop-refunds-only-what-was-charged", "ledger")
 def a_refund_asks_for_budget_control(settings: WorkerSettings) -> WorkerParts:
+    """A stopped run is not refunded if budget control was switched off meanwhile."""
     asked = "f.items > 0 AND public.is_feature_enabled('dlq.replay.budget_control', b.company_id)"
     return altered_worker(settings, ("return_unattempted", "f.items > 0", asked))
 
@@ -334,13 +290,9 @@ def _used_after_control_was_switched_off(probe: Probe) -> int:
         return int(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company))
 
 
-@service(
-    "An item that was tried twice gets a new event id with each replay.",
-    lambda p: _id_of_an_item_that_was_tried_twice(p) != _EVENT,
-    (f"{LIFE}/event-id-is-stable",),
-    names=("event ids",),
-)
+@service(lambda p: _id_of_an_item_that_was_tried_twice(p) != _EVENT, f"{LIFE}/event-id-is-stable", "event ids")
 def tried_items_get_new_ids(settings: Settings) -> Parts:
+    """An item that was tried twice gets a new event id with each replay."""
     kept = "coalesce(event_id, gen_random_uuid())"
     anew = f"CASE WHEN retry_count > 1 THEN gen_random_uuid() ELSE {kept} END"
     return altered(settings, "move_items", (f"event_id = {kept}", f"event_id = {anew}"))
@@ -356,13 +308,9 @@ def _id_of_an_item_that_was_tried_twice(probe: Probe) -> str:
         return str(probe.value("SELECT event_id FROM event_outbox WHERE company_id = %s", company))
 
 
-@worker(
-    "The audit row of a stopped run shows the settled items as target_count.",
-    lambda p: after_run(p, 0, 25, _TARGET)[0] < 25,
-    (f"{LIFE}/stops-above-twenty-percent",),
-    names=("target_count",),
-)
+@worker(lambda p: after_run(p, 0, 25, _TARGET)[0] < 25, f"{LIFE}/stops-above-twenty-percent", "target_count")
 def the_target_of_a_stop_is_what_was_settled(settings: WorkerSettings) -> WorkerParts:
+    """The audit row of a stopped run shows the settled items as target_count."""
     settled = "r.actor, r.scope, r.success_count + r.failure_count, r.success_count"
     return altered_worker(settings, ("finish_run", "r.actor, r.scope, r.target_count, r.success_count", settled))
 
@@ -370,13 +318,9 @@ def the_target_of_a_stop_is_what_was_settled(settings: WorkerSettings) -> Worker
 _TARGET = "SELECT min(target_count) FROM audit_logs WHERE scope = %s AND action LIKE 'dlq_replay%%'"
 
 
-@worker(
-    "The row of a run's end, beside its summary, says that nothing failed.",
-    lambda p: after_run(p, 0, 25, _FAILED)[0] == 0,
-    (f"{LIFE}/stops-above-twenty-percent",),
-    names=("failure_count",),
-)
+@worker(lambda p: after_run(p, 0, 25, _FAILED)[0] == 0, f"{LIFE}/stops-above-twenty-percent", "failure_count")
 def the_end_says_that_nothing_failed(settings: WorkerSettings) -> WorkerParts:
+    """The row of a run's end, beside its summary, says that nothing failed."""
     counts = "r.scope, r.target_count, r.success_count, r.failure_count,\n"
     first = f"public.append_audit('dlq_replay_' || %(status)s, r.actor, {counts}"
     return altered_worker(settings, ("finish_run", first, first.replace("r.failure_count", "0")))
@@ -386,10 +330,10 @@ _FAILED = "SELECT min(failure_count) FROM audit_logs WHERE scope = %s AND action
 
 
 @worker(
-    "The end of a run of one item is not audited.",
     lambda p: after_run(p, 1, 0, "SELECT count(*) FROM audit_logs WHERE scope = %s")[0] == 1,
-    ("drill/ledger/replays-on-record",),
-    names=("no row",),
+    "drill/ledger/replays-on-record",
+    "no row",
 )
 def ends_of_one_item_unwritten(settings: WorkerSettings) -> WorkerParts:
+    """The end of a run of one item is not audited."""
     return altered_worker(settings, ("finish_run", "FROM run r", "FROM run r WHERE r.target_count > 1"))

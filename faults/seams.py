@@ -17,7 +17,7 @@ from faults.altered import altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.lifecycle import FAILS_LATE, LIFE
 from faults.outbox import BOTH
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from faults.requests import App
 from replay_service.audit import RefusalLog, RefusalNote
 from replay_service.authentication import authenticate
@@ -48,33 +48,25 @@ HUNG_UP: ContextVar[asyncio.Event | None] = ContextVar("HUNG_UP", default=None)
 
 
 @worker(
-    "A run of the last day of a month that is stopped in the next one is refunded to the next one.",
     lambda p: _after_a_stop(p, "SELECT monthly_used FROM replay_budgets WHERE company_id = %s", NEXT_MONTH) == (0,),
-    (f"{LIFE}/stop-after-midnight-refunds-the-month",),
-    names=("after the run's",),
+    f"{LIFE}/stop-after-midnight-refunds-the-month",
+    "after the run's",
 )
 def refund_goes_into_another_month(settings: WorkerSettings) -> WorkerParts:
+    """A run of the last day of a month that is stopped in the next one is refunded to the next one."""
     return altered_worker(settings, ("return_unattempted", "b.month = date_trunc('month', f.day)::date", "true"))
 
 
-@worker(
-    "A stop raises the limits of the budget instead of lowering what is used.",
-    lambda p: _after_a_stop(p, LIMITS) != (500, 10000),
-    (f"{LIFE}/stop-refunds-the-rest",),
-    names=("limits",),
-)
+@worker(lambda p: _after_a_stop(p, LIMITS) != (500, 10000), f"{LIFE}/stop-refunds-the-rest", "limits")
 def refunds_raise_the_limit(settings: WorkerSettings) -> WorkerParts:
+    """A stop raises the limits of the budget instead of lowering what is used."""
     more = "daily_limit = b.daily_limit + f.items, daily_used = CASE"
     return altered_worker(settings, ("return_unattempted", "daily_used = CASE", more))
 
 
-@worker(
-    "A run that is stopped while its tenant is paused is not refunded.",
-    runs("faults.seams:what_stops_in_a_pause_is_not_refunded"),
-    ("drill/pause/stops-a-running-replay",),
-    names=("charged",),
-)
+@worker(None, "drill/pause/stops-a-running-replay", "charged")
 def what_stops_in_a_pause_is_not_refunded(settings: WorkerSettings) -> WorkerParts:
+    """A run that is stopped while its tenant is paused is not refunded."""
     refunded = "WHERE b.company_id = f.company_id AND f.items > 0"
     return altered_worker(
         settings, ("return_unattempted", refunded, f"{refunded} AND NOT public.is_company_paused(f.company_id)")
@@ -92,24 +84,16 @@ def _after_a_stop(probe: Probe, read: str, before: str = "") -> tuple[Any, ...]:
         return probe.rows(read, company)[0]
 
 
-@worker(
-    "A run that is being stopped is not looked at again: where its worker dies meanwhile, it never ends.",
-    runs("faults.seams:runs_that_stop_are_left"),
-    ("drill/recovery/worker-killed-in-a-replay",),
-    names=("end of replay run",),
-)
+@worker(None, "drill/recovery/worker-killed-in-a-replay", "end of replay run")
 def runs_that_stop_are_left(settings: WorkerSettings) -> WorkerParts:
+    """A run that is being stopped is not looked at again: where its worker dies meanwhile, it never ends."""
     started = "WHERE r.status = 'started'"
     return altered_worker(settings, ("lock_runs", started, f"{started} AND r.stopping_at IS NULL"))
 
 
-@worker(
-    "A look at the outbox is at the twenty tenants that wait longest: behind twenty that are held nobody is served.",
-    runs("faults.seams:twenty_tenants_are_looked_at"),
-    ("drill/held/others-do-not-wait",),
-    names=("effects",),
-)
+@worker(None, "drill/held/others-do-not-wait", "effects")
 def twenty_tenants_are_looked_at(settings: WorkerSettings) -> WorkerParts:
+    """A look at the outbox is at the twenty tenants that wait longest: behind twenty that are held nobody is served."""
     waiting = "SELECT x.company_id FROM public.event_outbox x WHERE x.processed_at IS NULL AND x.dead_at IS NULL"
     first = f"e.company_id IN ({waiting} GROUP BY 1 ORDER BY min(x.id) LIMIT 20)"
     lane = "(e.lane, e.id) > (%(lane)s"
@@ -145,13 +129,9 @@ def _listening(app: App) -> App:
     return listened
 
 
-@service(
-    "Where a caller has hung up, the transaction of its request is left open: its key stays in progress.",
-    lambda p: _is_stuck(p),
-    (f"{KEYS}/caller-hangs-up",),
-    names=("in_progress",),
-)
+@service(lambda p: _is_stuck(p), f"{KEYS}/caller-hangs-up", "in_progress")
 def callers_that_hang_up_keep_the_key(settings: Settings) -> Parts:
+    """Where a caller has hung up, the transaction of its request is left open: its key stays in progress."""
     release = build_parts(settings)
 
     @asynccontextmanager
@@ -205,24 +185,16 @@ class _Deaf(RefusalLog):
             super()._count(note)
 
 
-@service(
-    "The refusal of a signed request for a company that does not exist is not audited.",
-    runs("faults.seams:signed_strangers_leave_no_row"),
-    ("drill/audit/burst-is-counted",),
-    names=("signed, a company",),
-)
+@service(None, "drill/audit/burst-is-counted", "signed, a company")
 def signed_strangers_leave_no_row(settings: Settings) -> Parts:
+    """The refusal of a signed request for a company that does not exist is not audited."""
     release = build_parts(settings)
     return dataclasses.replace(release, refusals=_Deaf(release, signed=True))
 
 
-@service(
-    "Of the refusals of a minute by a token's rights only the first is on record: the others are not counted.",
-    runs("faults.seams:strangers_are_not_counted"),
-    ("drill/audit/burst-is-counted",),
-    names=("another company",),
-)
+@service(None, "drill/audit/burst-is-counted", "another company")
 def strangers_are_not_counted(settings: Settings) -> Parts:
+    """Of the refusals of a minute by a token's rights only the first is on record: the others are not counted."""
     release = build_parts(settings)
     return dataclasses.replace(release, refusals=_Deaf(release, signed=False))
 
@@ -240,14 +212,10 @@ class _Spelt(ReplayRequest):
         return f"{super().payload_hash}, no max"
 
 
-@service(
-    "Named items without `max` are another payload than with `max` as their number.",
-    lambda p: _second_is_refused(p),
-    (f"{KEYS}/defaults-are-equal",),
-    names=("number as max",),
-)
+@service(lambda p: _second_is_refused(p), f"{KEYS}/defaults-are-equal", "number as max")
 @around("read_replay")
 def named_items_have_no_default(release: Parts, raw: bytes) -> ReplayRequest:
+    """Named items without `max` are another payload than with `max` as their number."""
     request = release.read_replay(raw)
     if request.dlq_ids is None or "max" in json.loads(raw):
         return request
@@ -262,30 +230,26 @@ def _second_is_refused(probe: Probe) -> bool:
 
 
 @service(
-    "A token `undefined`, as of a page that has none, counts as none where a signature is beside it.",
     lambda p: _beside_a_signature(p, "Bearer undefined") == 403,
-    ("drill/authentication/bad-token-beside-good-signature",),
-    names=("undefined",),
+    "drill/authentication/bad-token-beside-good-signature",
+    "undefined",
 )
 @around("authenticate")
 async def tokens_that_say_nothing_are_none(
     _release: Parts, parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
 ) -> Caller:
+    """A token `undefined`, as of a page that has none, counts as none where a signature is beside it."""
     if header_values(headers, b"x-transbot-signature"):
         headers = [one for one in headers if one != (b"authorization", b"Bearer undefined")]
     return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
 
 
-@service(
-    "A token with a letter beyond ASCII is a server error.",
-    lambda p: _with_token(p, "Bearer t\u00f6ken".encode()) == 500,
-    ("drill/tokens/other-scheme",),
-    names=("500",),
-)
+@service(lambda p: _with_token(p, "Bearer t\u00f6ken".encode()) == 500, "drill/tokens/other-scheme", "500")
 @around("authenticate")
 async def tokens_are_ascii(
     _release: Parts, parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
 ) -> Caller:
+    """A token with a letter beyond ASCII is a server error."""
     for value in header_values(headers, b"authorization"):
         value.decode("ascii")
     return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
@@ -305,15 +269,10 @@ async def _is_never_required(_conn: Connection) -> bool:
     return False
 
 
-@service(
-    "Where v2 is required, v1 is refused of dry runs alone: what moves items may be sent again for ever.",
-    lambda p: _real_v1_is_accepted(p),
-    ("drill/flags/signing-v2-required",),
-    names=("v1 {",),
-    production=False,
-)
+@service(lambda p: _real_v1_is_accepted(p), "drill/flags/signing-v2-required", "v1 {", production=False)
 @around("replay")
 async def v2_is_required_of_dry_runs(release: Parts, parts: Parts, call: Call) -> Reply:
+    """Where v2 is required, v1 is refused of dry runs alone: what moves items may be sent again for ever."""
     if b"dry_run" not in call.body:
         parts = dataclasses.replace(parts, signing_v2_required=_is_never_required)
     return await release.replay(parts, call)
@@ -330,15 +289,15 @@ def _real_v1_is_accepted(probe: Probe) -> bool:
 
 
 @service(
-    "The signature of an event or a read is good for 30 s, that of a replay for 300: a slow clock sends no event.",
     lambda p: p.event(str(uuid.uuid4())).status_code == 403 and _old_event(p) == 401,
     ("drill/authentication/v2-past-tolerated", "drill/authentication/v2-future-tolerated"),
-    names=("/events", "a read"),
+    ("/events", "a read"),
 )
 @around("authenticate")
 async def elsewhere_the_tolerance_is_short(
     _release: Parts, parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
 ) -> Caller:
+    """The signature of an event or a read is good for 30 s, that of a replay for 300: a slow clock sends no event."""
     caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     signed = [value for value in header_values(headers, b"x-transbot-signature") if value.startswith(b"t=")]
     is_replay = message.startswith(b"{") and b'"event_type"' not in message
@@ -355,32 +314,24 @@ def _old_event(probe: Probe) -> int:
 
 
 @service(
-    "An empty `event_id` counts as none: each time that the event is sent it is another one.",
     lambda p: p.event(str(uuid.uuid4()), event_id="").status_code == 403,
-    ("drill/safety-rails/event-id-no-uuid",),
-    names=("an empty id",),
+    "drill/safety-rails/event-id-no-uuid",
+    "an empty id",
 )
 @around("read_event")
 def empty_event_ids_are_none(release: Parts, raw: bytes) -> EventRequest:
+    """An empty `event_id` counts as none: each time that the event is sent it is another one."""
     return release.read_event(raw.replace(b',"event_id":""', b"").replace(b', "event_id": ""', b""))
 
 
-@service(
-    "Replayed items without a key get the empty one: each waits for all before it.",
-    runs("faults.seams:items_without_a_key_share_one"),
-    ("drill/dlq/item-without-event-id",),
-    names=("without a key",),
-)
+@service(None, "drill/dlq/item-without-event-id", "without a key")
 def items_without_a_key_share_one(settings: Settings) -> Parts:
+    """Replayed items without a key get the empty one: each waits for all before it."""
     key = "SELECT event_id, company_id, event_type, aggregate_key"
     return altered(settings, "move_items", (key, key.replace("aggregate_key", "coalesce(aggregate_key, '')")))
 
 
-@service(
-    "The lag counts dead events, too: where one was given up, it never falls again.",
-    runs("faults.seams:the_dead_are_lag"),
-    ("drill/observability/waiting-events-show",),
-    names=("outbox_lag_seconds",),
-)
+@service(None, "drill/observability/waiting-events-show", "outbox_lag_seconds")
 def the_dead_are_lag(settings: Settings) -> Parts:
+    """The lag counts dead events, too: where one was given up, it never falls again."""
     return altered(settings, "count_outbox", ("processed_at IS NULL AND dead_at IS NULL", "processed_at IS NULL"))

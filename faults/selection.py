@@ -26,33 +26,21 @@ def _items(probe: Probe, count: int = 1, columns: dict[str, Any] | None = None, 
         return list(probe.replay(company, dry_run=True, **fields).json()["items"])
 
 
-@service(
-    "The newest items are taken first.",
-    lambda p: _first_of_three(p) == 2,
-    (f"{RAILS}/oldest-first",),
-    names=("order", "oldest"),
-)
+@service(lambda p: _first_of_three(p) == 2, f"{RAILS}/oldest-first", ("order", "oldest"))
 def newest_first(settings: Settings) -> Parts:
+    """The newest items are taken first."""
     return altered(settings, "pick_items", (_ORDER, "ORDER BY created_at DESC, id\n  LIMIT"))
 
 
-@service(
-    "Of named items the newest are taken first.",
-    lambda p: _first_of_named(p) == 2,
-    (f"{RAILS}/oldest-first",),
-    names=("oldest",),
-)
+@service(lambda p: _first_of_named(p) == 2, f"{RAILS}/oldest-first", "oldest")
 def named_newest_first(settings: Settings) -> Parts:
+    """Of named items the newest are taken first."""
     return altered(settings, "pick_items_by_id", (_ORDER, "ORDER BY created_at DESC, id\n  LIMIT"))
 
 
-@service(
-    "Items are taken by their id, not by their age.",
-    lambda p: _by_id(p),
-    (f"{RAILS}/oldest-first",),
-    names=("order", "oldest"),
-)
+@service(lambda p: _by_id(p), f"{RAILS}/oldest-first", ("order", "oldest"))
 def by_id_only(settings: Settings) -> Parts:
+    """Items are taken by their id, not by their age."""
     return altered(settings, "pick_items", (_ORDER, "ORDER BY id\n  LIMIT"))
 
 
@@ -63,23 +51,15 @@ def _by_id(probe: Probe) -> bool:
         return [sorted(found) for found in taken] == [sorted(ids)[:n] for n in (1, 2, 4)]
 
 
-@service(
-    "Among items created at the same time, the highest id is taken first.",
-    lambda p: _tied(p, max),
-    (f"{RAILS}/ties-by-id",),
-    names=("id", "tie"),
-)
+@service(lambda p: _tied(p, max), f"{RAILS}/ties-by-id", ("id", "tie"))
 def ties_the_other_way(settings: Settings) -> Parts:
+    """Among items created at the same time, the highest id is taken first."""
     return altered(settings, "pick_items", (_ORDER, "ORDER BY created_at, id DESC\n  LIMIT"))
 
 
-@service(
-    "Items of the same second are taken by id, not by age.",
-    lambda p: _tied(p, min),
-    (f"{RAILS}/oldest-first",),
-    names=("oldest",),
-)
+@service(lambda p: _tied(p, min), f"{RAILS}/oldest-first", "oldest")
 def ages_in_whole_seconds(settings: Settings) -> Parts:
+    """Items of the same second are taken by id, not by age."""
     return altered(settings, "pick_items", (_ORDER, "ORDER BY date_trunc('second', created_at), id\n  LIMIT"))
 
 
@@ -104,94 +84,86 @@ def _first_of_named(probe: Probe) -> int:
         return ids.index(probe.replay(company, dlq_ids=ids, max_items=1).json()["items"][0])
 
 
-@service(
-    "`max` does not bound the batch: 50 items move at once.",
-    lambda p: len(_items(p, 5, max_items=2)) == 5,
-    (f"{RAILS}/max-bounds-the-effect",),
-    names=("max", "items"),
-)
+@service(lambda p: len(_items(p, 5, max_items=2)) == 5, f"{RAILS}/max-bounds-the-effect", ("max", "items"))
 def max_not_a_bound(settings: Settings) -> Parts:
+    """`max` does not bound the batch: 50 items move at once."""
     return altered(settings, "pick_items", ("LIMIT %(limit)s", "LIMIT greatest(%(limit)s, 50)"))
 
 
 @service(
-    "One item too few is taken (off by one).",
     lambda p: len(_items(p, 5, max_items=3)) == 2,
     (f"{RAILS}/max-bounds-the-effect", f"{RAILS}/default-max-25", "drill/budgets/batch-cut-to-what-is-left"),
-    names=("items", "3"),
+    ("items", "3"),
 )
 def one_item_too_few(settings: Settings) -> Parts:
+    """One item too few is taken (off by one)."""
     return altered(settings, "pick_items", ("LIMIT %(limit)s", "LIMIT greatest(%(limit)s - 1, 1)"))
 
 
 @service(
-    "`retry_after` is ignored.",
     lambda p: bool(_items(p, 1, {"retry_after": "2099-01-01"})),
     (f"{RAILS}/not-due-waits", "drill/dlq/not-before-retry-after"),
-    names=("retry_after", "due"),
+    ("retry_after", "due"),
 )
 def retry_after_ignored(settings: Settings) -> Parts:
+    """`retry_after` is ignored."""
     return altered(settings, "pick_items", ("(%(force)s OR retry_after <= now())", "(%(force)s OR true)"))
 
 
 @service(
-    "`force` does not ignore `retry_after`.",
-    lambda p: not _items(p, 1, {"retry_after": "2099-01-01"}, force=True),
-    (f"{RAILS}/force-ignores-retry-after",),
-    names=("force",),
+    lambda p: not _items(p, 1, {"retry_after": "2099-01-01"}, force=True), f"{RAILS}/force-ignores-retry-after", "force"
 )
 def force_ignored(settings: Settings) -> Parts:
+    """`force` does not ignore `retry_after`."""
     return altered(settings, "pick_items", ("(%(force)s OR retry_after", "(%(force)s AND false OR retry_after"))
 
 
 @service(
-    "`max_retries` is ignored: exhausted items are replayed for ever.",
     lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
-    (f"{RAILS}/exhausted-not-replayed",),
-    names=("max_retries", "exhausted", "retry_count"),
+    f"{RAILS}/exhausted-not-replayed",
+    ("max_retries", "exhausted", "retry_count"),
 )
 def max_retries_ignored(settings: Settings) -> Parts:
+    """`max_retries` is ignored: exhausted items are replayed for ever."""
     return altered(settings, "pick_items", ("AND retry_count < max_retries\n", ""))
 
 
 @service(
-    "One retry more than `max_retries` is allowed (off by one).",
     lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
-    (f"{RAILS}/exhausted-not-replayed",),
-    names=("max_retries", "exhausted", "retry_count"),
+    f"{RAILS}/exhausted-not-replayed",
+    ("max_retries", "exhausted", "retry_count"),
 )
 def one_retry_more(settings: Settings) -> Parts:
+    """One retry more than `max_retries` is allowed (off by one)."""
     return altered(settings, "pick_items", ("retry_count < max_retries", "retry_count <= max_retries"))
 
 
 @service(
-    "`force` ignores `max_retries`, too.",
     lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5}, force=True)),
-    ("drill/safety-rails/exhausted-not-replayed",),
-    names=("not eligible", "exhausted"),
+    "drill/safety-rails/exhausted-not-replayed",
+    ("not eligible", "exhausted"),
 )
 def force_ignores_max_retries(settings: Settings) -> Parts:
+    """`force` ignores `max_retries`, too."""
     change = ("AND retry_count < max_retries\n", "AND (%(force)s OR retry_count < max_retries)\n")
     return altered(settings, "pick_items", change)
 
 
 @service(
-    "Named ids are taken whether they are due or not.",
-    lambda p: _named(p, {"retry_after": "2099-01-01"}),
-    (f"{RAILS}/not-due-waits",),
-    names=("before its time", "retry_after"),
+    lambda p: _named(p, {"retry_after": "2099-01-01"}), f"{RAILS}/not-due-waits", ("before its time", "retry_after")
 )
 def named_ids_need_not_be_due(settings: Settings) -> Parts:
+    """Named ids are taken whether they are due or not."""
     return altered(settings, "pick_items_by_id", ("(%(force)s OR retry_after <= now())", "(%(force)s OR true)"))
 
 
 @service(
-    "Named ids are taken whether they are exhausted or not.",
     lambda p: _named(p, {"retry_count": 5, "max_retries": 5}),
     (f"{RAILS}/exhausted-not-replayed", "drill/dlq/max-retries-is-the-end"),
-    names=("not eligible", "exhausted", "retries"),
+    ("not eligible", "exhausted", "retries"),
 )
 def named_ids_may_be_exhausted(settings: Settings) -> Parts:
+    """Named ids are taken whether they are exhausted or not."""
     return altered(settings, "pick_items_by_id", ("AND retry_count < max_retries\n", ""))
 
 
@@ -201,55 +173,47 @@ def _named(probe: Probe, columns: dict[str, Any]) -> bool:
         return bool(probe.replay(company, dry_run=True, dlq_ids=ids).json()["items"])
 
 
-@service(
-    "Discarded items are replayed.",
-    lambda p: bool(_items(p, 1, {"status": "discarded"})),
-    (f"{RAILS}/discarded-not-replayed",),
-    names=("discarded",),
-)
+@service(lambda p: bool(_items(p, 1, {"status": "discarded"})), f"{RAILS}/discarded-not-replayed", "discarded")
 def discarded_replayed(settings: Settings) -> Parts:
+    """Discarded items are replayed."""
     return altered(settings, "pick_items", ("status = 'pending'", "status IN ('pending', 'discarded')"))
 
 
-@service(
-    "Resolved items are replayed again.",
-    lambda p: bool(_items(p, 1, {"status": "resolved"})),
-    (f"{RAILS}/resolved-not-replayed",),
-    names=("resolved",),
-)
+@service(lambda p: bool(_items(p, 1, {"status": "resolved"})), f"{RAILS}/resolved-not-replayed", "resolved")
 def resolved_replayed(settings: Settings) -> Parts:
+    """Resolved items are replayed again."""
     return altered(settings, "pick_items", ("status = 'pending'", "status IN ('pending', 'resolved')"))
 
 
 @service(
-    "Items that a run has taken are taken by another.",
     lambda p: bool(_items(p, 1, {"status": "replaying"})),
     (f"{RAILS}/replaying-not-replayed", "drill/dlq/concurrent-replays-one-claim"),
-    names=("replaying",),
+    "replaying",
 )
 def replaying_taken_again(settings: Settings) -> Parts:
+    """Items that a run has taken are taken by another."""
     return altered(settings, "pick_items", ("status = 'pending'", "status IN ('pending', 'replaying')"))
 
 
 @service(
-    "Named ids may be another tenant's.",
     lambda p: bool(_foreign(p)["items"]),
     (f"{RAILS}/foreign-ids-not-found", "drill/dry-run/foreign-ids-hidden"),
-    names=("foreign", "not_found", "tenant"),
+    ("foreign", "not_found", "tenant"),
 )
 def foreign_ids_taken(settings: Settings) -> Parts:
+    """Named ids may be another tenant's."""
     return altered(
         settings, "pick_items_by_id", ("company_id = %(company_id)s::uuid", "%(company_id)s::uuid IS NOT NULL")
     )
 
 
 @service(
-    "Foreign ids are told from unknown ones: they are `ineligible`, not `not_found`.",
     lambda p: bool(_foreign(p)["ineligible"]),
     (f"{RAILS}/foreign-ids-not-found", "drill/dry-run/foreign-ids-hidden"),
-    names=("foreign", "not_found", "ineligible"),
+    ("foreign", "not_found", "ineligible"),
 )
 def foreign_ids_told(settings: Settings) -> Parts:
+    """Foreign ids are told from unknown ones: they are `ineligible`, not `not_found`."""
     return altered(
         settings,
         "describe_items",
@@ -265,35 +229,27 @@ def _foreign(probe: Probe) -> dict[str, Any]:
 
 
 @service(
-    "`error_type` is a pattern.",
     lambda p: bool(_items(p, 1, error_type="time%")),
     (f"{RAILS}/pattern-percent", f"{RAILS}/pattern-underscore"),
-    names=("pattern", "error_type", "%"),
+    ("pattern", "error_type", "%"),
 )
 def error_type_is_a_pattern(settings: Settings) -> Parts:
+    """`error_type` is a pattern."""
     return altered(
         settings, "pick_items", ("error_type = %(error_type)s::text)", "error_type LIKE %(error_type)s::text)")
     )
 
 
-@service(
-    "The beginning of an `error_type` is enough.",
-    lambda p: bool(_items(p, 1, error_type="time")),
-    (f"{RAILS}/pattern-prefix",),
-    names=("prefix", "error_type"),
-)
+@service(lambda p: bool(_items(p, 1, error_type="time")), f"{RAILS}/pattern-prefix", ("prefix", "error_type"))
 def error_type_is_a_prefix(settings: Settings) -> Parts:
+    """The beginning of an `error_type` is enough."""
     change = ("error_type = %(error_type)s::text)", "starts_with(error_type, %(error_type)s::text))")
     return altered(settings, "pick_items", change)
 
 
-@service(
-    "`error_type` is ignored where ids are named.",
-    lambda p: _named_of_other_type(p),
-    (f"{RAILS}/ids-and-error-type",),
-    names=("error type", "error_type"),
-)
+@service(lambda p: _named_of_other_type(p), f"{RAILS}/ids-and-error-type", ("error type", "error_type"))
 def error_type_ignored_with_ids(settings: Settings) -> Parts:
+    """`error_type` is ignored where ids are named."""
     return altered(
         settings, "pick_items_by_id", ("AND (%(error_type)s::text IS NULL", "AND (true OR %(error_type)s::text IS NULL")
     )
@@ -305,13 +261,9 @@ def _named_of_other_type(probe: Probe) -> bool:
         return bool(probe.replay(company, dry_run=True, dlq_ids=ids, error_type="other").json()["items"])
 
 
-@service(
-    "Named ids are ignored: the oldest are taken.",
-    lambda p: _others_than_named(p),
-    (f"{RAILS}/only-the-named-ids",),
-    names=("ids", "named"),
-)
+@service(lambda p: _others_than_named(p), f"{RAILS}/only-the-named-ids", ("ids", "named"))
 def named_ids_ignored(settings: Settings) -> Parts:
+    """Named ids are ignored: the oldest are taken."""
     return altered(
         settings, "pick_items_by_id", ("AND id = ANY(%(dlq_ids)s::uuid[])", "AND %(dlq_ids)s::uuid[] IS NOT NULL")
     )
@@ -333,12 +285,12 @@ def _describing(settings: Settings, **changes: Any) -> Parts:
 
 
 @service(
-    "Ids that are not there are not reported.",
     lambda p: not _unknown(p)["not_found"],
     (f"{RAILS}/answer-adds-up", "drill/dlq/every-id-is-accounted-for", f"{RAILS}/foreign-ids-not-found"),
-    names=("not_found",),
+    "not_found",
 )
 def unknown_ids_not_reported(settings: Settings) -> Parts:
+    """Ids that are not there are not reported."""
     return _describing(settings, not_found=())
 
 
@@ -348,12 +300,12 @@ def _unknown(probe: Probe) -> dict[str, Any]:
 
 
 @service(
-    "Ids that are not eligible are not reported.",
     lambda p: not _ineligible(p),
     (f"{RAILS}/answer-adds-up", "drill/dlq/every-id-is-accounted-for"),
-    names=("ineligible", "accounted for", "named ids"),
+    ("ineligible", "accounted for", "named ids"),
 )
 def ineligible_ids_not_reported(settings: Settings) -> Parts:
+    """Ids that are not eligible are not reported."""
     return _describing(settings, ineligible=())
 
 
@@ -363,23 +315,19 @@ def _ineligible(probe: Probe) -> bool:
         return bool(probe.replay(company, dry_run=True, dlq_ids=ids).json()["ineligible"])
 
 
-@service(
-    "A dry run looks at the newest items, the real run takes the oldest.",
-    lambda p: _first_of_three(p) == 2,
-    ("drill/dry-run/same-items-as-the-real-run",),
-    names=("items", "order", "oldest"),
-)
+@service(lambda p: _first_of_three(p) == 2, "drill/dry-run/same-items-as-the-real-run", ("items", "order", "oldest"))
 def dry_run_looks_elsewhere(settings: Settings) -> Parts:
+    """A dry run looks at the newest items, the real run takes the oldest."""
     return looking(settings, (_ORDER, "ORDER BY created_at DESC, id\n  LIMIT"))
 
 
 @service(
-    "A dry run shows exhausted items, too, that the real run leaves.",
     lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
-    ("drill/dry-run/same-items-as-the-real-run",),
-    names=("items differs", "dry"),
+    "drill/dry-run/same-items-as-the-real-run",
+    ("items differs", "dry"),
 )
 def dry_run_shows_exhausted(settings: Settings) -> Parts:
+    """A dry run shows exhausted items, too, that the real run leaves."""
     return looking(settings, ("AND retry_count < max_retries\n", ""))
 
 

@@ -80,24 +80,20 @@ def _tolerating(settings: Settings, past_s: int, future_s: int) -> Parts:
     return dataclasses.replace(build_parts(settings), signature_check=check)
 
 
-@service(
-    "v2 signatures are good for a day instead of 300 s.",
-    lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 3600))),
-    (f"{SCOPE}/v2-stale",),
-    names=("401",),
-)
+@service(lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 3600))), f"{SCOPE}/v2-stale", "401")
 def v2_good_for_a_day(settings: Settings) -> Parts:
+    """v2 signatures are good for a day instead of 300 s."""
     return _tolerating(settings, past_s=86_400, future_s=300)
 
 
 @service(
-    "v2 signatures in upper case are accepted: the same request has two keys.",
     lambda p: is_let_in(answers(p, _in_upper_case(p.sign_v2(dry_body(p), int(time.time()))))),
-    (f"{SCOPE}/v2-upper-case-hex",),
-    names=("401", "upper"),
+    f"{SCOPE}/v2-upper-case-hex",
+    ("401", "upper"),
 )
 @instead_of("signature_check")
 def v2_in_upper_case(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    """v2 signatures in upper case are accepted: the same request has two keys."""
     return check_signature(header.lower(), message, secrets, now_s)
 
 
@@ -107,45 +103,42 @@ def _in_upper_case(signature: str) -> str:
 
 
 @service(
-    "v2 signatures from the future are accepted (only the age is checked).",
     lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) + 3600))),
-    (f"{SCOPE}/v2-future",),
-    names=("future", "401"),
+    f"{SCOPE}/v2-future",
+    ("future", "401"),
 )
 def v2_from_the_future(settings: Settings) -> Parts:
+    """v2 signatures from the future are accepted (only the age is checked)."""
     return _tolerating(settings, past_s=300, future_s=10**9)
 
 
 @service(
-    "v2 tolerance is 30 s instead of 300 s: honest callers with a slow clock are refused.",
     lambda p: answers(p, p.sign_v2(dry_body(p), int(time.time()) - 200)) == 401,
     (f"{SCOPE}/v2-past-tolerated", f"{SCOPE}/v2-future-tolerated"),
-    names=("v2", "300"),
+    ("v2", "300"),
 )
 def v2_tolerance_too_small(settings: Settings) -> Parts:
+    """v2 tolerance is 30 s instead of 300 s: honest callers with a slow clock are refused."""
     return _tolerating(settings, past_s=30, future_s=30)
 
 
 @service(
-    "v1 signatures are accepted although security.signing_v2_required is on.",
     _v1_while_v2_required,
     (f"{SCOPE}/v1-refused-when-v2-is-required", "drill/flags/signing-v2-required"),
-    names=("v1",),
+    "v1",
     production=False,
 )
 def v2_never_required(settings: Settings) -> Parts:
+    """v1 signatures are accepted although security.signing_v2_required is on."""
     return dataclasses.replace(build_parts(settings), signing_v2_required=_never)
 
 
 @service(
-    "Events with v1 signatures are accepted although security.signing_v2_required is on.",
-    lambda p: _v1_while_v2_required(p, "/events"),
-    ("drill/flags/signing-v2-required",),
-    names=("event by v1",),
-    production=False,
+    lambda p: _v1_while_v2_required(p, "/events"), "drill/flags/signing-v2-required", "event by v1", production=False
 )
 @instead_of("accept_event")
 async def v2_never_required_of_events(parts: Parts, call: Call) -> Reply:
+    """Events with v1 signatures are accepted although security.signing_v2_required is on."""
     return await accept_event(dataclasses.replace(parts, signing_v2_required=_never), call)
 
 
@@ -153,13 +146,9 @@ async def _never(_conn: Connection) -> bool:
     return False
 
 
-@service(
-    "A v2 request that also has a token gets no key from its MAC: a re-sent one runs again.",
-    lambda p: _v2_and_token_sent_twice(p),
-    ("drill/idempotency/v2-resend-beside-a-token",),
-    names=("re-send",),
-)
+@service(lambda p: _v2_and_token_sent_twice(p), "drill/idempotency/v2-resend-beside-a-token", "re-send")
 def v2_beside_a_token_replays(settings: Settings) -> Parts:
+    """A v2 request that also has a token gets no key from its MAC: a re-sent one runs again."""
     return calling(settings, lambda caller: Caller(None, caller.claims) if caller.claims else caller)
 
 
@@ -171,23 +160,16 @@ def _v2_and_token_sent_twice(probe: Probe) -> bool:
         return bool(runs[0] != runs[1])
 
 
-@service(
-    "A re-sent v2 request without a key replays again: no key is made of its MAC.",
-    _v2_sent_twice,
-    ("drill/idempotency/v2-resend-is-duplicate",),
-    names=("re-send", "duplicate"),
-)
+@service(_v2_sent_twice, "drill/idempotency/v2-resend-is-duplicate", ("re-send", "duplicate"))
 def v2_resend_replays(settings: Settings) -> Parts:
+    """A re-sent v2 request without a key replays again: no key is made of its MAC."""
     return calling(settings, lambda caller: Caller(None, caller.claims))
 
 
-@service(
-    "The key of a v2 request without one is made of 8 digits of the MAC instead of 32.",
-    lambda p: len(_v2_key(p)) < 36,
-    ("drill/idempotency/v2-resend-is-duplicate",),
-    names=("sig-",),
-)
+@service(lambda p: len(_v2_key(p)) < 36, "drill/idempotency/v2-resend-is-duplicate", "sig-")
 def v2_key_too_short(settings: Settings) -> Parts:
+    """The key of a v2 request without one is made of 8 digits of the MAC instead of 32."""
+
     def short(caller: Caller) -> Caller:
         found = caller.signature
         return caller if found is None else Caller(Signature(found.version, found.mac[:8]), caller.claims)
@@ -196,28 +178,24 @@ def v2_key_too_short(settings: Settings) -> Parts:
 
 
 @service(
-    "A read checks only the first signature, and no token beside it.",
     lambda p: p.get(_PATH.decode(), **_signed(p), Authorization="Bearer nonsense").status_code == 404,
     (f"{SCOPE}/two-signatures-good-bad", f"{SCOPE}/bad-token-beside-good-signature"),
-    names=("read", "401"),
+    ("read", "401"),
 )
 @instead_of("authenticate")
 async def reads_look_at_one_header(
     parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
 ) -> Caller:
+    """A read checks only the first signature, and no token beside it."""
     ours = [pair for pair in headers if pair[0] == SIGNATURE_HEADER]
     kept = headers if accepts_v1 or not ours else ours[:1]
     return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
 
-@service(
-    "An event is let in by its token, whatever signature is beside it.",
-    lambda p: is_let_in(_event_by_both(p)),
-    ("drill/safety-rails/events-need-credentials",),
-    names=("401",),
-)
+@service(lambda p: is_let_in(_event_by_both(p)), "drill/safety-rails/events-need-credentials", "401")
 @instead_of("accept_event")
 async def events_look_at_tokens_first(parts: Parts, call: Call) -> Reply:
+    """An event is let in by its token, whatever signature is beside it."""
     return await accept_event(parts, dataclasses.replace(call, headers=_by_token(call.headers)))
 
 
@@ -239,12 +217,13 @@ def _signed(probe: Probe, path: bytes = _PATH) -> dict[str, str]:
 
 
 @service(
-    "The secret of tokens signs requests, too.",
     lambda p: is_let_in(answers(p, p.sign(dry_body(p), p.environ["REPLAY_JWT_SECRET"]))),
-    (f"{SCOPE}/known-secrets",),
-    names=("tokens",),
+    f"{SCOPE}/known-secrets",
+    "tokens",
 )
 def secret_of_tokens_signs(settings: Settings) -> Parts:
+    """The secret of tokens signs requests, too."""
+
     def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
         return check_signature(header, message, (*secrets, settings.tokens.secret), now_s)
 
@@ -252,36 +231,32 @@ def secret_of_tokens_signs(settings: Settings) -> Parts:
 
 
 @service(
-    "The signature of one event's path shows the state of every event.",
     lambda p: p.get(_EVENT, **_signed(p, _EVENT.replace("ff", "fe").encode())).status_code == 404,
-    (f"{SCOPE}/read-other-path",),
-    names=("401",),
+    f"{SCOPE}/read-other-path",
+    "401",
 )
 @instead_of("signature_check")
 def states_of_events_bind_no_event(
     header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float
 ) -> Signature | None:
+    """The signature of one event's path shows the state of every event."""
     found = check_signature(header, message, secrets, now_s)
     return found or (Signature(2, header[-64:].decode()) if message.startswith(b"/events/") else None)
 
 
-@service(
-    "The state of an event is shown to whoever asks.",
-    lambda p: p.get(_EVENT).status_code == 404,
-    (f"{SCOPE}/read-*",),
-    names=("401",),
-)
+@service(lambda p: p.get(_EVENT).status_code == 404, f"{SCOPE}/read-*", "401")
 def states_of_events_are_open(settings: Settings) -> Parts:
+    """The state of an event is shown to whoever asks."""
     return _reading_events(settings, Caller(None, None))
 
 
 @service(
-    "The state of an event is shown for a v1 signature, which never goes stale.",
     lambda p: p.get(_EVENT, **{"X-Transbot-Signature": p.sign(_EVENT.encode())}).status_code == 404,
-    (f"{SCOPE}/read-v1",),
-    names=("401",),
+    f"{SCOPE}/read-v1",
+    "401",
 )
 def states_of_events_take_v1(settings: Settings) -> Parts:
+    """The state of an event is shown for a v1 signature, which never goes stale."""
     return _reading_events(settings, None)
 
 
@@ -303,41 +278,32 @@ def _reading_events(settings: Settings, unknown: Caller | None) -> Parts:
 
 
 @service(
-    "The signature of a read does not bind the path: it opens every run.",
-    lambda p: _read_with_signature_of(p, b"/dlq-replay/x") == 404,
-    (f"{SCOPE}/read-empty-body-signature",),
-    names=("path", "401"),
+    lambda p: _read_with_signature_of(p, b"/dlq-replay/x") == 404, f"{SCOPE}/read-empty-body-signature", ("path", "401")
 )
 @instead_of("signature_check")
 def read_binds_no_path(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    """The signature of a read does not bind the path: it opens every run."""
     found = check_signature(header, message, secrets, now_s)
     for text in (b"", b"/dlq-replay/x", b"/dlq-replay/00000000-0000-4000-8000-000000000000"):
         found = found or (check_signature(header, text, secrets, now_s) if message.startswith(b"/") else None)
     return found
 
 
-@service(
-    "The signature of a read binds the route and the first digits of the id alone.",
-    lambda p: _read_with_signature_of(p, _PATH[:20]) == 404,
-    (f"{SCOPE}/read-empty-body-signature",),
-    names=("path", "401"),
-)
+@service(lambda p: _read_with_signature_of(p, _PATH[:20]) == 404, f"{SCOPE}/read-empty-body-signature", ("path", "401"))
 @instead_of("signature_check")
 def read_binds_the_beginning(
     header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float
 ) -> Signature | None:
+    """The signature of a read binds the route and the first digits of the id alone."""
     found = check_signature(header, message, secrets, now_s)
     return found or (check_signature(header, message[:20], secrets, now_s) if message[:1] == b"/" else None)
 
 
-@service(
-    "The key of a v2 request is ignored in favour of its MAC: signed anew, the request runs again.",
-    lambda p: _overlooks_the_key(p),
-    ("drill/idempotency/other-credentials-same-key",),
-    names=("signed by v2",),
-)
+@service(lambda p: _overlooks_the_key(p), "drill/idempotency/other-credentials-same-key", "signed by v2")
 @around("replay")
 async def v2_overlooks_the_key(release: Parts, parts: Parts, call: Call) -> Reply:
+    """The key of a v2 request is ignored in favour of its MAC: signed anew, the request runs again."""
+
     def read(raw: bytes) -> ReplayRequest:
         request = release.read_replay(raw)
         is_v2 = dict(call.headers).get(SIGNATURE_HEADER, b"").startswith(b"t=")
@@ -354,11 +320,11 @@ def _overlooks_the_key(probe: Probe) -> bool:
 
 
 @service(
-    "A read accepts a v1 signature, which can be sent again for ever.",
     lambda p: p.get(_PATH.decode(), **{"X-Transbot-Signature": p.sign(_PATH)}).status_code == 404,
-    (f"{SCOPE}/read-v1",),
-    names=("v1", "401"),
+    f"{SCOPE}/read-v1",
+    ("v1", "401"),
 )
 @instead_of("authenticate")
 async def read_accepts_v1(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """A read accepts a v1 signature, which can be sent again for ever."""
     return await authenticate(parts, headers, message)

@@ -28,47 +28,35 @@ def _emptied(column: str) -> str:
     return f"CASE WHEN length({column}::text) > 8192 THEN '{{}}' ELSE {column} END"
 
 
-@service(
-    "The payload of an event over eight kilobytes is empty in its outbox row.",
-    lambda p: _row_of_an_event(p, payload=_LARGE)[0] == {},
-    ("drill/outbox/payload-unchanged",),
-    names=("payload",),
-)
+@service(lambda p: _row_of_an_event(p, payload=_LARGE)[0] == {}, "drill/outbox/payload-unchanged", "payload")
 def large_payloads_are_emptied(settings: Settings) -> Parts:
+    """The payload of an event over eight kilobytes is empty in its outbox row."""
     return altered(settings, "emit_event", (_SENT, _SENT.replace("key, payload", f"key, {_emptied('payload')}")))
 
 
 @service(
-    "Lists in the payload of an event are cut to a hundred members.",
     lambda p: len(_row_of_an_event(p, payload={"list": [*range(101)]})[0]["list"]) == 100,
-    ("drill/outbox/payload-unchanged",),
-    names=("payload",),
+    "drill/outbox/payload-unchanged",
+    "payload",
 )
 def long_lists_are_cut(settings: Settings) -> Parts:
+    """Lists in the payload of an event are cut to a hundred members."""
     cut = "jsonb_path_query_array(payload, '$.list[0 to 99]')"
     kept = f"CASE WHEN payload ? 'list' THEN jsonb_set(payload, '{{list}}', {cut}) ELSE payload END"
     return altered(settings, "emit_event", (_SENT, _SENT.replace("key, payload", f"key, {kept}")))
 
 
-@service(
-    "Forbidden characters are refused in bodies up to 4 kB, and silently removed from larger ones.",
-    lambda p: _status_of_a_zero(p) == 202,
-    ("drill/http-surface/signs-in-text",),
-    names=("40 kB",),
-)
+@service(lambda p: _status_of_a_zero(p) == 202, "drill/http-surface/signs-in-text", "40 kB")
 @around("read_event")
 def large_bodies_are_not_looked_through(parts: Parts, raw: bytes) -> EventRequest:
+    """Forbidden characters are refused in bodies up to 4 kB, and silently removed from larger ones."""
     return parts.read_event(raw.replace(rb"\u0000", b"") if len(raw) > 4096 else raw)
 
 
-@service(
-    "Bodies are decoded in 4 kB blocks: a character across two of them becomes question marks.",
-    lambda p: "\ufffd" in _text_of_an_event(p, "x\u20ac" * 5_000),
-    ("drill/outbox/payload-unchanged",),
-    names=("payload",),
-)
+@service(lambda p: "\ufffd" in _text_of_an_event(p, "x\u20ac" * 5_000), "drill/outbox/payload-unchanged", "payload")
 @around("read_event")
 def large_bodies_are_read_in_blocks(parts: Parts, raw: bytes) -> EventRequest:
+    """Bodies are decoded in 4 kB blocks: a character across two of them becomes question marks."""
     blocks = (raw[n : n + 4096].decode(errors="replace") for n in range(0, len(raw), 4096))
     return parts.read_event("".join(blocks).encode())
 
@@ -86,14 +74,10 @@ def _status_of_a_zero(probe: Probe) -> int:
         return probe.event(company, payload={**_LARGE, "zero": "\0"}).status_code
 
 
-@service(
-    "A replay moves its items in batches of 25, the last batch first: events of a key are reordered.",
-    lambda p: _first_of_27(p) > 2,
-    ("drill/lifecycle/items-of-a-key-in-order",),
-    names=("order",),
-)
+@service(lambda p: _first_of_27(p) > 2, "drill/lifecycle/items-of-a-key-in-order", "order")
 @around("move")
 async def what_is_over_25_goes_first(parts: Parts, conn: Connection, run_id: str, items: Sequence[str]) -> None:
+    """A replay moves its items in batches of 25, the last batch first: events of a key are reordered."""
     for part in (items[25:], items[:25]):
         await parts.move(conn, run_id, part)
 
@@ -107,33 +91,25 @@ def _first_of_27(probe: Probe) -> int:
         return 1 + letters.index(probe.value(first, company))
 
 
-@service(
-    "The type of an event is cut to 64 characters in its outbox row.",
-    lambda p: len(_row_of_an_event(p, event_type="x" * 100)[1]) == 64,
-    ("drill/outbox/event-as-sent",),
-    names=("event_type",),
-)
+@service(lambda p: len(_row_of_an_event(p, event_type="x" * 100)[1]) == 64, "drill/outbox/event-as-sent", "event_type")
 def long_types_are_cut(settings: Settings) -> Parts:
+    """The type of an event is cut to 64 characters in its outbox row."""
     return altered(settings, "emit_event", (_SENT, _SENT.replace("event_type", "left(event_type, 64)")))
 
 
-@service(
-    "Spaces around an event's key are dropped: two keys are one.",
-    lambda p: _row_of_an_event(p, aggregate_key=" k ")[2] == "k",
-    ("drill/outbox/event-as-sent",),
-    names=("aggregate_key",),
-)
+@service(lambda p: _row_of_an_event(p, aggregate_key=" k ")[2] == "k", "drill/outbox/event-as-sent", "aggregate_key")
 def keys_are_trimmed(settings: Settings) -> Parts:
+    """Spaces around an event's key are dropped: two keys are one."""
     return altered(settings, "emit_event", (_SENT, _SENT.replace("aggregate_key", "btrim(aggregate_key)")))
 
 
 @service(
-    "The type of an event is read as Latin-1 on its way: letters beyond ASCII become others.",
     lambda p: _row_of_an_event(p, event_type="witness.\u00e9")[1] == "witness.\u00c3\u00a9",
-    ("drill/outbox/event-as-sent",),
-    names=("event_type",),
+    "drill/outbox/event-as-sent",
+    "event_type",
 )
 def type_read_as_latin_1(settings: Settings) -> Parts:
+    """The type of an event is read as Latin-1 on its way: letters beyond ASCII become others."""
     garbled = "convert_from(convert_to(event_type, 'UTF8'), 'LATIN1')"
     return altered(settings, "emit_event", (_SENT, _SENT.replace("event_type", garbled)))
 
@@ -144,13 +120,9 @@ def _row_of_an_event(probe: Probe, **fields: Any) -> tuple[Any, ...]:
         return probe.rows("SELECT payload, event_type, aggregate_key FROM event_outbox WHERE event_id = %s", event)[0]
 
 
-@worker(
-    "The payload of an event over eight kilobytes is empty in its dead letter.",
-    lambda p: _large_letter(p) == {},
-    ("drill/outbox/dead-letter-is-the-event",),
-    names=("payload",),
-)
+@worker(lambda p: _large_letter(p) == {}, "drill/outbox/dead-letter-is-the-event", "payload")
 def large_letters_are_empty(settings: WorkerSettings) -> WorkerParts:
+    """The payload of an event over eight kilobytes is empty in its dead letter."""
     return altered_worker(settings, ("settle_failed", "h.payload, %(error", f"{_emptied('h.payload')}, %(error"))
 
 
@@ -164,13 +136,9 @@ def _large_letter(probe: Probe) -> Any:
         return probe.value(found, company)
 
 
-@service(
-    "The payload of an item over eight kilobytes is empty when it is replayed.",
-    lambda p: _replayed_large_item(p) == {},
-    ("drill/dlq/large-item-is-replayed",),
-    names=("payload",),
-)
+@service(lambda p: _replayed_large_item(p) == {}, "drill/dlq/large-item-is-replayed", "payload")
 def large_items_are_replayed_empty(settings: Settings) -> Parts:
+    """The payload of an item over eight kilobytes is empty when it is replayed."""
     taken = "aggregate_key, payload, %(run_id)s"
     return altered(settings, "move_items", (taken, taken.replace("payload", _emptied("payload"))))
 
@@ -182,14 +150,9 @@ def _replayed_large_item(probe: Probe) -> Any:
         return probe.value("SELECT payload FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(
-    "The payload of an item that is a list or a number is empty when it is replayed.",
-    lambda p: _replayed_list(p) == {},
-    ("drill/outbox/any-payload-is-delivered",),
-    names=("payloads",),
-    decision="hold",
-)
+@service(lambda p: _replayed_list(p) == {}, "drill/outbox/any-payload-is-delivered", "payloads", decision="hold")
 def lists_are_replayed_empty(settings: Settings) -> Parts:
+    """The payload of an item that is a list or a number is empty when it is replayed."""
     taken = "aggregate_key, payload, %(run_id)s"
     objects_alone = "CASE WHEN jsonb_typeof(payload) = 'object' THEN payload ELSE '{}' END"
     return altered(settings, "move_items", (taken, taken.replace("payload", objects_alone)))
@@ -202,24 +165,19 @@ def _replayed_list(probe: Probe) -> Any:
         return probe.value("SELECT payload FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(
-    "An `error_type` is Unicode-normalised before it is compared: two types become one.",
-    lambda p: _takes(p, "e\u0301", "\u00e9"),
-    ("drill/safety-rails/pattern-case",),
-    names=("other types",),
-)
+@service(lambda p: _takes(p, "e\u0301", "\u00e9"), "drill/safety-rails/pattern-case", "other types")
 def accents_are_composed(settings: Settings) -> Parts:
+    """An `error_type` is Unicode-normalised before it is compared: two types become one."""
     exact = "error_type = %(error_type)s::text)"
     return altered(settings, "pick_items", (exact, "normalize(error_type) = normalize(%(error_type)s::text))"))
 
 
-@service(
-    "A letter beyond 16 bits in an `error_type` that is asked for becomes two question marks: no item has that type.",
-    lambda p: not _takes(p, "\U0001f98a", "\U0001f98a"),
-    ("drill/safety-rails/pattern-case",),
-    names=("of the 1 due",),
-)
+@service(lambda p: not _takes(p, "\U0001f98a", "\U0001f98a"), "drill/safety-rails/pattern-case", "of the 1 due")
 def letters_beyond_16_bits_are_halved(settings: Settings) -> Parts:
+    """A letter beyond 16 bits in an `error_type` that is asked for becomes two question marks: no item has that
+    type.
+    """
+
     def halved(asked: ReplayRequest) -> ReplayRequest:
         text = asked.error_type and "".join(c if ord(c) < 1 << 16 else "??" for c in asked.error_type)
         return dataclasses.replace(asked, error_type=text)
@@ -233,13 +191,9 @@ def _takes(probe: Probe, error_type: str, asked: str) -> bool:
         return bool(probe.replay(company, dry_run=True, error_type=asked).json()["items"])
 
 
-@service(
-    "Spaces around an item's key are dropped when it is replayed: it does not wait for the events of its own.",
-    lambda p: _key_of_an_item(p, " k ") == "k",
-    ("drill/dlq/letter-is-kept",),
-    names=("aggregate_key",),
-)
+@service(lambda p: _key_of_an_item(p, " k ") == "k", "drill/dlq/letter-is-kept", "aggregate_key")
 def keys_of_items_are_trimmed(settings: Settings) -> Parts:
+    """Spaces around an item's key are dropped when it is replayed: it does not wait for the events of its own."""
     kept = "SELECT event_id, company_id, event_type, aggregate_key, payload"
     return altered(settings, "move_items", (kept, kept.replace("aggregate_key", "trim(aggregate_key)")))
 
@@ -251,13 +205,9 @@ def _key_of_an_item(probe: Probe, key: str) -> Any:
         return probe.value("SELECT aggregate_key FROM event_outbox WHERE company_id = %s", company)
 
 
-@service(
-    "Only the oldest hundred letters are read: a hundred that are not due stop a tenant's replays.",
-    lambda p: not _takes_behind_a_page(p),
-    ("drill/safety-rails/not-due-waits",),
-    names=("0 items taken",),
-)
+@service(lambda p: not _takes_behind_a_page(p), "drill/safety-rails/not-due-waits", "0 items taken")
 def one_page_is_looked_at(settings: Settings) -> Parts:
+    """Only the oldest hundred letters are read: a hundred that are not due stop a tenant's replays."""
     own = "company_id = %(company_id)s::uuid\n    AND status = 'pending'"
     page = f"SELECT w.id FROM public.dead_letter_queue w WHERE w.{own} ORDER BY w.created_at, w.id LIMIT 100"
     return altered(settings, "pick_items", (own, f"{own} AND id IN ({page})"))
@@ -271,13 +221,13 @@ def _takes_behind_a_page(probe: Probe) -> bool:
 
 
 @service(
-    "`max` overflows at 32 bits: 4294967297, or 2^64 + 1, counts as 1.",
     lambda p: p.replay(str(uuid.uuid4()), max_items=2**32 + 1).status_code != 400,
-    ("drill/safety-rails/max-beyond-all-integers",),
-    names=("max-beyond-all-integers",),
+    "drill/safety-rails/max-beyond-all-integers",
+    "max-beyond-all-integers",
 )
 @instead_of("read_replay")
 def max_has_32_bits(raw: bytes) -> ReplayRequest:
+    """`max` overflows at 32 bits: 4294967297, or 2^64 + 1, counts as 1."""
     try:
         return read_replay(raw)
     except Refusal as refusal:
@@ -287,13 +237,10 @@ def max_has_32_bits(raw: bytes) -> ReplayRequest:
         return read_replay(json.dumps({**asked, "max": asked["max"] % 2**32}).encode())
 
 
-@service(
-    "A key of one space counts as no key: the request runs again when it is re-sent.",
-    lambda p: _blank_keys_run_twice(p),
-    ("drill/idempotency/keys-differ-in-spaces",),
-    names=("run of another key",),
-)
+@service(lambda p: _blank_keys_run_twice(p), "drill/idempotency/keys-differ-in-spaces", "run of another key")
 def blank_keys_are_none(settings: Settings) -> Parts:
+    """A key of one space counts as no key: the request runs again when it is re-sent."""
+
     def change(request: ReplayRequest) -> ReplayRequest:
         is_blank = request.idempotency_key is not None and not request.idempotency_key.strip()
         return dataclasses.replace(request, idempotency_key=None) if is_blank else request
@@ -306,13 +253,10 @@ def _blank_keys_run_twice(probe: Probe) -> bool:
         return not [probe.replay(company, idempotency_key=" ").json()["duplicate"] for _ in range(2)][1]
 
 
-@service(
-    "A key that reads as a number is one: `007` and `7` are the same.",
-    lambda p: _digits(p)[0],
-    ("drill/idempotency/keys-of-digits",),
-    names=("duplicate", "run of another key"),
-)
+@service(lambda p: _digits(p)[0], "drill/idempotency/keys-of-digits", ("duplicate", "run of another key"))
 def keys_of_digits_are_numbers(settings: Settings) -> Parts:
+    """A key that reads as a number is one: `007` and `7` are the same."""
+
     def change(request: ReplayRequest) -> ReplayRequest:
         key = request.idempotency_key
         return dataclasses.replace(request, idempotency_key=str(int(key))) if key and key.isdigit() else request
@@ -320,13 +264,9 @@ def keys_of_digits_are_numbers(settings: Settings) -> Parts:
     return requesting(settings, change)
 
 
-@service(
-    "An `error_type` of `0` counts as none, as the text does in some languages: items of every type are taken.",
-    lambda p: _digits(p)[1],
-    ("drill/safety-rails/pattern-number",),
-    names=("other types",),
-)
+@service(lambda p: _digits(p)[1], "drill/safety-rails/pattern-number", "other types")
 def zero_is_no_error_type(settings: Settings) -> Parts:
+    """An `error_type` of `0` counts as none, as the text does in some languages: items of every type are taken."""
     return requesting(settings, lambda r: dataclasses.replace(r, error_type=None) if r.error_type == "0" else r)
 
 
@@ -339,14 +279,10 @@ def _digits(probe: Probe) -> tuple[bool, bool]:
         return bool(again), bool(probe.replay(company, dry_run=True, error_type="0").json()["items"])
 
 
-@service(
-    "An aggregate key of `0` counts as none: the events of that key have no order.",
-    lambda p: _zero_is_no_key(p),
-    ("drill/outbox/event-as-sent",),
-    names=("aggregate_key",),
-)
+@service(lambda p: _zero_is_no_key(p), "drill/outbox/event-as-sent", "aggregate_key")
 @instead_of("read_event")
 def zero_is_no_aggregate_key(raw: bytes) -> EventRequest:
+    """An aggregate key of `0` counts as none: the events of that key have no order."""
     request = read_event(raw)
     return dataclasses.replace(request, aggregate_key=None) if request.aggregate_key == "0" else request
 

@@ -50,14 +50,14 @@ GRANT EXECUTE ON FUNCTION planted_is_on(uuid) TO replay_worker;
 
 
 @worker(
-    "The worker caches flags and pauses for five seconds: a pause or a rollback takes effect late.",
     lambda p: _goes_on(p),
     ("drill/pause/events-go-to-the-outbox", "drill/held/switched-off-is-not-delivered"),
-    names=("effect", "delivered"),
+    ("effect", "delivered"),
     sql=_REMEMBERS,
     undo_sql="DROP FUNCTION planted_is_on(uuid); DROP TABLE planted_memory;",
 )
 def who_is_on_is_remembered(settings: WorkerSettings) -> WorkerParts:
+    """The worker caches flags and pauses for five seconds: a pause or a rollback takes effect late."""
     return altered_worker(settings, *((name, _ON, "public.planted_is_on(t.company_id)") for name in BOTH))
 
 
@@ -69,7 +69,6 @@ def _goes_on(probe: Probe) -> bool:
 
 
 @service(
-    "Verified signatures are cached by their header alone: one is good for any body.",
     lambda p: _opens_another_body(p),
     (
         "drill/authentication/flipped-byte",
@@ -77,9 +76,10 @@ def _goes_on(probe: Probe) -> bool:
         "drill/authentication/v2-other-body",
         "drill/authentication/read-other-path",
     ),
-    names=("401",),
+    "401",
 )
 def good_signatures_open_everything(settings: Settings) -> Parts:
+    """Verified signatures are cached by their header alone: one is good for any body."""
     known: dict[bytes, Signature] = {}
 
     def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
@@ -98,12 +98,12 @@ def _opens_another_body(probe: Probe) -> bool:
 
 
 @service(
-    "Verified v2 signatures are cached without their time: they never go stale.",
     lambda p: outlives_its_time(p, 300, lambda at, n: answers(p, p.sign_v2(_spaced(p, n), at), _spaced(p, n))),
-    ("drill/authentication/v2-accepted-until-it-is-stale",),
-    names=("401",),
+    "drill/authentication/v2-accepted-until-it-is-stale",
+    "401",
 )
 def good_signatures_never_go_stale(settings: Settings) -> Parts:
+    """Verified v2 signatures are cached without their time: they never go stale."""
     known: dict[tuple[bytes, bytes], Signature] = {}
 
     def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
@@ -122,15 +122,15 @@ def _timeless(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: 
 
 
 @service(
-    "The v2 signature of a replay with a key never goes stale.",
     lambda p: is_let_in(answers(p, p.sign_v2(_keyed(p), int(time.time()) - 1000), _keyed(p))),
-    ("drill/authentication/v2-accepted-until-it-is-stale",),
-    names=("stale, with a key",),
+    "drill/authentication/v2-accepted-until-it-is-stale",
+    "stale, with a key",
 )
 @instead_of("signature_check")
 def keyed_replays_never_go_stale(
     header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float
 ) -> Signature | None:
+    """The v2 signature of a replay with a key never goes stale."""
     chosen = _timeless if b'"idempotency_key"' in message else check_signature
     return chosen(header, message, secrets, now_s)
 
@@ -140,29 +140,29 @@ def _keyed(probe: Probe) -> bytes:
 
 
 @service(
-    "A v2 signature beside a token never goes stale: only the token's time is checked.",
     lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 1000), token=p.environ["ADMIN_JWT"])),
-    ("drill/authentication/bad-signature-beside-good-token",),
-    names=("stale signature",),
+    "drill/authentication/bad-signature-beside-good-token",
+    "stale signature",
 )
 @instead_of("authenticate")
 async def signatures_beside_a_token_never_go_stale(
     parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
 ) -> Caller:
+    """A v2 signature beside a token never goes stale: only the token's time is checked."""
     if header_values(headers, TOKEN_HEADER):
         parts = dataclasses.replace(parts, signature_check=_timeless)
     return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
 
 
 @service(
-    "Verified tokens are cached without their expiry: they never expire.",
     lambda p: outlives_its_time(
         p, 30, lambda at, n: p.send(dry_body(p), p.as_token(p.token({"exp": at, "sub": f"n{n}"}))).status_code
     ),
-    ("drill/tokens/accepted-until-it-expires",),
-    names=("401",),
+    "drill/tokens/accepted-until-it-expires",
+    "401",
 )
 def good_tokens_never_expire(settings: Settings) -> Parts:
+    """Verified tokens are cached without their expiry: they never expire."""
     known: dict[bytes, Claims] = {}
 
     def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
@@ -190,12 +190,12 @@ def outlives_its_time(probe: Probe, limit_s: int, status: Callable[[int, int], i
 
 
 @worker(
-    "The worker takes events that it has seen for delivered: an item that is replayed again has no effect.",
     lambda p: _status_after_two_failures(p) == "resolved",
-    ("drill/lifecycle/failed-item-is-pending-again",),
-    names=("replayed again",),
+    "drill/lifecycle/failed-item-is-pending-again",
+    "replayed again",
 )
 def replayed_events_are_remembered(settings: WorkerSettings) -> WorkerParts:
+    """The worker takes events that it has seen for delivered: an item that is replayed again has no effect."""
     return dataclasses.replace(build_worker_parts(settings), agent=_Remembering(SqlAgent()))
 
 
@@ -222,12 +222,10 @@ def _status_after_two_failures(probe: Probe) -> str:
 
 
 @service(
-    "Each of four processes caches the companies that it served, until the service is restarted.",
-    lambda p: _one_of_many_serves_a_removed_company(p),
-    ("drill/authentication/removed-company-is-unknown",),
-    names=("removed",),
+    lambda p: _one_of_many_serves_a_removed_company(p), "drill/authentication/removed-company-is-unknown", "removed"
 )
 def one_process_knows_removed_companies(settings: Settings) -> Parts:
+    """Each of four processes caches the companies that it served, until the service is restarted."""
     release, calls = build_parts(settings), itertools.count()
     known: set[tuple[int, str]] = set()
 
@@ -248,13 +246,9 @@ def _one_of_many_serves_a_removed_company(probe: Probe) -> bool:
         return 200 in [probe.replay(company, dry_run=True).status_code for _ in range(4)]
 
 
-@service(
-    "An event id is forgotten after a day: what is sent again later is delivered again.",
-    lambda p: _sent_again_after_a_day(p) is False,
-    ("drill/outbox/same-event-id-once",),
-    names=("two days later",),
-)
+@service(lambda p: _sent_again_after_a_day(p) is False, "drill/outbox/same-event-id-once", "two days later")
 def ids_are_forgotten_after_a_day(settings: Settings) -> Parts:
+    """An event id is forgotten after a day: what is sent again later is delivered again."""
     again = b"""INSERT INTO event_outbox (event_id, company_id, event_type, aggregate_key, payload)
         SELECT id, company_id, event_type, aggregate_key, payload FROM events
         WHERE id = %s AND company_id = %s AND created_at < now() - interval '1 day' RETURNING id"""
@@ -274,13 +268,9 @@ def _sent_again_after_a_day(probe: Probe) -> bool:
         return bool(probe.event(company, event_id=event).json()["duplicate"])
 
 
-@service(
-    "A dry run that is signed by v2 and sent again gets the first answer: it shows what was due then.",
-    lambda p: _shows_what_was_due(p),
-    ("drill/idempotency/dry-run-looks-up-no-key",),
-    names=("a dry run shows",),
-)
+@service(lambda p: _shows_what_was_due(p), "drill/idempotency/dry-run-looks-up-no-key", "a dry run shows")
 def dry_runs_are_remembered(settings: Settings) -> Parts:
+    """A dry run that is signed by v2 and sent again gets the first answer: it shows what was due then."""
     release, known = build_parts(settings), dict[bytes, Reply]()
 
     async def twin(parts: Parts, call: Call) -> Reply:
@@ -301,12 +291,10 @@ def _shows_what_was_due(probe: Probe) -> bool:
 
 
 @service(
-    "A company that sent an event is taken to exist when it sends others, until the service is restarted.",
-    lambda p: _takes_an_event_of_a_removed_company(p),
-    ("drill/authentication/removed-company-is-unknown",),
-    names=("an event",),
+    lambda p: _takes_an_event_of_a_removed_company(p), "drill/authentication/removed-company-is-unknown", "an event"
 )
 def senders_stay_known(settings: Settings) -> Parts:
+    """A company that sent an event is taken to exist when it sends others, until the service is restarted."""
     release, known = build_parts(settings), set[str]()
 
     async def is_known(conn: Connection, caller: Caller, company_id: str) -> bool:
@@ -332,13 +320,9 @@ def _takes_an_event_of_a_removed_company(probe: Probe) -> bool:
             probe.rows(f"DELETE FROM {table} WHERE company_id = %s", company)
 
 
-@service(
-    "A request that the budget refused is refused from memory for half a minute, whatever the limit is by then.",
-    lambda p: _is_poor_for_a_while(p),
-    ("drill/budgets/exhausted-refused",),
-    names=("raised",),
-)
+@service(lambda p: _is_poor_for_a_while(p), "drill/budgets/exhausted-refused", "raised")
 def poverty_is_remembered(settings: Settings) -> Parts:
+    """A request that the budget refused is refused from memory for half a minute, whatever the limit is by then."""
     release, refused = build_parts(settings), dict[bytes, tuple[float, Refusal]]()
 
     async def twin(parts: Parts, call: Call) -> Reply:
@@ -366,14 +350,10 @@ def _is_poor_for_a_while(probe: Probe) -> bool:
 _SPENT = set[bytes]()
 
 
-@service(
-    "A v2 signature is used up by a request that was refused: sent again after the pause it is called in progress.",
-    lambda p: _is_used_up(p),
-    ("drill/idempotency/v2-resend-is-duplicate",),
-    names=("409",),
-)
+@service(lambda p: _is_used_up(p), "drill/idempotency/v2-resend-is-duplicate", "409")
 @around("replay")
 async def refused_signatures_are_used_up(release: Parts, parts: Parts, call: Call) -> Reply:
+    """A v2 signature is used up by a request that was refused: sent again after the pause it is called in progress."""
     sent = b"".join(value for value in header_values(call.headers, SIGNATURE_HEADER) if value.startswith(b"t="))
     if sent in _SPENT:
         raise Refusal("in_progress", "This signature was seen before.")

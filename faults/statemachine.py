@@ -5,7 +5,6 @@ from typing import Any
 
 from faults.altered import altered_worker, around
 from faults.catalogue import service, worker
-from faults.probe import runs
 from replay_service import idempotency
 from replay_service.database import Connection
 from replay_service.parts import Parts
@@ -18,79 +17,55 @@ KEPT = ("drill/statemachine/kept-programs",)
 Stored = Mapping[str, Any] | None
 
 
-@service(
-    "A repeated request is answered as a duplicate, but charged again.",
-    runs("faults.statemachine:charges_duplicates"),
-    KEPT,
-    names=("budget", "charged", "replay"),
-)
+@service(None, KEPT, ("budget", "charged", "replay"))
 @around("begin_run")
 async def charges_duplicates(parts: Parts, conn: Connection, request: ReplayRequest, run: idempotency.Run) -> Stored:
+    """A repeated request is answered as a duplicate, but charged again."""
     stored = await parts.begin_run(conn, request, run)
     if stored is not None and await parts.reserve_budget(conn, request.company_id) > 0:
         await parts.charge(conn, request.company_id, 1)
     return stored
 
 
-@service(
-    "A repeated request is refused for a spent budget, not answered as a duplicate.",
-    runs("faults.statemachine:refuses_duplicates_of_the_broke"),
-    KEPT,
-    names=("duplicate", "replay"),
-)
+@service(None, KEPT, ("duplicate", "replay"))
 @around("begin_run")
 async def refuses_duplicates_of_the_broke(
     parts: Parts, conn: Connection, request: ReplayRequest, run: idempotency.Run
 ) -> Stored:
+    """A repeated request is refused for a spent budget, not answered as a duplicate."""
     stored = await parts.begin_run(conn, request, run)
     if stored is not None and await parts.reserve_budget(conn, request.company_id) <= 0:
         raise Refusal("budget_exhausted", "Spent.")
     return stored
 
 
-@service(
-    "A paused tenant without budget is refused for the budget, not for the pause.",
-    runs("faults.statemachine:looks_at_the_budget_first"),
-    KEPT,
-    names=("pause", "replay"),
-)
+@service(None, KEPT, ("pause", "replay"))
 @around("is_paused")
 async def looks_at_the_budget_first(parts: Parts, conn: Connection, company: str) -> bool:
+    """A paused tenant without budget is refused for the budget, not for the pause."""
     return await parts.preview_budget(conn, company) > 0 and await parts.is_paused(conn, company)
 
 
-@service(
-    "The rate limit does not count while a tenant is paused.",
-    runs("faults.statemachine:counts_no_calls_of_the_paused"),
-    KEPT,
-    names=("limit", "replay"),
-)
+@service(None, KEPT, ("limit", "replay"))
 @around("admit")
 async def counts_no_calls_of_the_paused(parts: Parts, conn: Connection, company: str, client: str) -> None:
+    """The rate limit does not count while a tenant is paused."""
     if not await parts.is_paused(conn, company):
         await parts.admit(conn, company, client)
 
 
-@service(
-    "An event that is sent a second time is put into the outbox a second time, under another id.",
-    runs("faults.statemachine:sends_a_known_event_again"),
-    (*KEPT, "drill/outbox/same-event-id-once"),
-    names=("event", "emit"),
-)
+@service(None, (*KEPT, "drill/outbox/same-event-id-once"), ("event", "emit"))
 @around("emit")
 async def sends_a_known_event_again(
     parts: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """An event that is sent a second time is put into the outbox a second time, under another id."""
     path, is_duplicate = await parts.emit(conn, request, event_id)
     return (path, is_duplicate) if not is_duplicate else await parts.emit(conn, request, parts.new_id())
 
 
-@worker(
-    "A dead letter is not marked as resolved when its event was delivered.",
-    runs("faults.statemachine:forgets_the_letters"),
-    KEPT,
-    names=("letter", "resolved", "replaying"),
-)
+@worker(None, KEPT, ("letter", "resolved", "replaying"))
 def forgets_the_letters(settings: WorkerSettings) -> WorkerParts:
+    """A dead letter is not marked as resolved when its event was delivered."""
     letter = "WHERE d.status = 'replaying' AND d.company_id = h.company_id"
     return altered_worker(settings, ("settle_item", letter, f"{letter} AND false"))

@@ -10,7 +10,7 @@ from faults.catalogue import service, worker
 from faults.effects import moving_apart
 from faults.lifecycle import FAILS
 from faults.outbox import BOTH, is_late
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from faults.requests import is_forced, remembering
 from faults.trigger.planting import function, released
 from replay_service.audit import RefusalLog, RefusalNote
@@ -25,13 +25,9 @@ from replay_service.worker.settings import WorkerSettings
 HELD_LAG, LAG = "drill/held/does-not-count-as-lag", "drill/observability/waiting-events-show"
 
 
-@service(
-    "Items of a key are taken before those of none, whatever their age.",
-    lambda p: _first_taken(p) == "k",
-    ("drill/safety-rails/oldest-first",),
-    names=("oldest",),
-)
+@service(lambda p: _first_taken(p) == "k", "drill/safety-rails/oldest-first", "oldest")
 def items_of_a_key_come_first(settings: Settings) -> Parts:
+    """Items of a key are taken before those of none, whatever their age."""
     selected = ("SELECT id, created_at\n", "SELECT id, created_at, aggregate_key\n")
     return altered(
         settings,
@@ -50,61 +46,41 @@ def _first_taken(probe: Probe) -> Any:
         return probe.value("SELECT aggregate_key FROM dead_letter_queue WHERE id::text = %s", taken[0])
 
 
-@service(
-    "The lag counts what is held for a tenant whose own row says 0 %: it reads `enabled` alone.",
-    runs("faults.states:held_at_zero_percent_is_lag"),
-    (HELD_LAG,),
-    names=("held",),
-)
+@service(None, HELD_LAG, "held")
 def held_at_zero_percent_is_lag(settings: Settings) -> Parts:
+    """The lag counts what is held for a tenant whose own row says 0 %: it reads `enabled` alone."""
     asked = "NOT public.is_feature_enabled('outbox.enabled', p.company_id)"
     own = "SELECT NOT f.enabled FROM public.feature_flags f WHERE f.key = 'outbox.enabled'"
     return altered(settings, "count_outbox", (asked, f"coalesce(({own} AND f.company_id = p.company_id), {asked})"))
 
 
-@service(
-    "A tenant with a row that says it is not paused counts as held: its events are neither pending nor lag.",
-    runs("faults.states:a_row_that_says_no_is_held"),
-    (LAG,),
-    names=("outbox_pending",),
-)
+@service(None, LAG, "outbox_pending")
 def a_row_that_says_no_is_held(settings: Settings) -> Parts:
+    """A tenant with a row that says it is not paused counts as held: its events are neither pending nor lag."""
     own = "EXISTS (SELECT FROM public.agent_controls a WHERE a.company_id = p.company_id)"
     return altered(settings, "count_outbox", ("public.is_company_paused(p.company_id)", own))
 
 
-@worker(
-    "The end of a run that was stopped is not stamped.",
-    runs("faults.states:stops_are_not_stamped"),
-    ("drill/lifecycle/stops-above-twenty-percent",),
-    names=("completed_at",),
-)
+@worker(None, "drill/lifecycle/stops-above-twenty-percent", "completed_at")
 def stops_are_not_stamped(settings: WorkerSettings) -> WorkerParts:
+    """The end of a run that was stopped is not stamped."""
     stamp = "completed_at = clock_timestamp()"
     only_completed = "completed_at = CASE WHEN %(status)s <> 'stopped' THEN clock_timestamp() END"
     return altered_worker(settings, ("finish_run", stamp, only_completed))
 
 
-@worker(
-    "A tenant's rows are delivered while any percentage is on, be the tenant left out at it.",
-    runs("faults.states:who_is_left_out_is_delivered"),
-    ("drill/held/switched-off-is-not-delivered",),
-    names=("left out at",),
-)
+@worker(None, "drill/held/switched-off-is-not-delivered", "left out at")
 def who_is_left_out_is_delivered(settings: WorkerSettings) -> WorkerParts:
+    """A tenant's rows are delivered while any percentage is on, be the tenant left out at it."""
     rows = "SELECT f.enabled AND f.rollout_percentage > 0 FROM public.feature_flags f WHERE f.key = 'outbox.enabled'"
     own = "(f.company_id = t.company_id OR f.company_id IS NULL) ORDER BY f.company_id NULLS LAST LIMIT 1"
     asked = "public.is_feature_enabled('outbox.enabled', t.company_id)"
     return altered_worker(settings, *((name, asked, f"coalesce(({rows} AND {own}), false)") for name in BOTH))
 
 
-@service(
-    "The outbox row of a replayed item is dated as the item: each replay of old items shows as a lag.",
-    lambda p: _is_dated_as_its_letter(p),
-    ("drill/dlq/letter-is-kept",),
-    names=("is_new",),
-)
+@service(lambda p: _is_dated_as_its_letter(p), "drill/dlq/letter-is-kept", "is_new")
 def replays_are_as_old_as_their_letters(settings: Settings) -> Parts:
+    """The outbox row of a replayed item is dated as the item: each replay of old items shows as a lag."""
     columns, values = "replay_run_id, dlq_id)", "%(run_id)s::uuid, id\nFROM moved"
     added = (columns, columns.replace(")", ", inserted_at)"))
     return altered(settings, "move_items", added, (values, values.replace(", id", ", id, moved.created_at")))
@@ -118,35 +94,23 @@ def _is_dated_as_its_letter(probe: Probe) -> bool:
         return bool(probe.value(old, company))
 
 
-@service(
-    "A run of an earlier day is not found.",
-    runs("faults.states:runs_of_yesterday_are_not_found"),
-    ("drill/idempotency/old-key-is-known",),
-    names=("404",),
-)
+@service(None, "drill/idempotency/old-key-is-known", "404")
 def runs_of_yesterday_are_not_found(settings: Settings) -> Parts:
+    """A run of an earlier day is not found."""
     which = "WHERE id = %(run_id)s::uuid"
     return altered(settings, "read_run", (which, f"{which} AND requested_at > now() - interval '1 day'"))
 
 
-@service(
-    "An event of an earlier day is not found.",
-    runs("faults.states:events_of_yesterday_are_not_found"),
-    ("drill/outbox/same-event-id-once",),
-    names=("404",),
-)
+@service(None, "drill/outbox/same-event-id-once", "404")
 def events_of_yesterday_are_not_found(settings: Settings) -> Parts:
+    """An event of an earlier day is not found."""
     which = "WHERE e.id = %(event_id)s::uuid"
     return altered(settings, "read_event", (which, f"{which} AND e.created_at > now() - interval '1 day'"))
 
 
-@service(
-    "Calls from an address count those from every address that begins alike.",
-    runs("faults.states:addresses_that_begin_alike_are_one"),
-    ("drill/rate-limit/row-is-the-limit",),
-    names=("another address",),
-)
+@service(None, "drill/rate-limit/row-is-the-limit", "another address")
 def addresses_that_begin_alike_are_one(settings: Settings) -> Parts:
+    """Calls from an address count those from every address that begins alike."""
     every = (
         "SELECT %(key)s::text AS key, array_agg(x.h) AS hits FROM public.edge_rate_limits e, unnest(e.hits) AS x (h)"
     )
@@ -154,14 +118,10 @@ def addresses_that_begin_alike_are_one(settings: Settings) -> Parts:
     return altered(settings, "admit_request", (seen, f"FROM ({every} WHERE starts_with(e.key, %(key)s)) r,\n"))
 
 
-@service(
-    "Refusals by the pause of everybody are not audited.",
-    runs("faults.states:the_pause_of_everybody_leaves_no_rows"),
-    ("drill/pause/fleet",),
-    names=("audit rows",),
-    production=False,
-)
+@service(None, "drill/pause/fleet", "audit rows", production=False)
 def the_pause_of_everybody_leaves_no_rows(settings: Settings) -> Parts:
+    """Refusals by the pause of everybody are not audited."""
+
     class Log(RefusalLog):
         async def note(self, conn: Connection, note: RefusalNote) -> None:
             asked = b"SELECT 1 FROM public.agent_controls WHERE company_id IS NULL AND agents_paused"
@@ -172,13 +132,9 @@ def the_pause_of_everybody_leaves_no_rows(settings: Settings) -> Parts:
     return dataclasses.replace(parts, refusals=Log(parts.database))
 
 
-@service(
-    "Events of a tenant whose own row says no pause wait in the outbox, though it is switched off.",
-    lambda p: _path_beside_a_row(p) == "outbox",
-    ("drill/pause/a-row-that-says-no-is-no-pause",),
-    names=("took the path",),
-)
+@service(lambda p: _path_beside_a_row(p) == "outbox", "drill/pause/a-row-that-says-no-is-no-pause", "took the path")
 def a_row_that_says_no_sends_to_the_outbox(settings: Settings) -> Parts:
+    """Events of a tenant whose own row says no pause wait in the outbox, though it is switched off."""
     own = "EXISTS (SELECT FROM public.agent_controls a WHERE a.company_id = %(company_id)s::uuid)"
     asked = "public.is_company_paused(%(company_id)s::uuid)"
     return altered(settings, "emit_event", (asked, f"{asked} OR {own}"))
@@ -191,13 +147,9 @@ def _path_beside_a_row(probe: Probe) -> Any:
         return probe.event(company).json()["path"]
 
 
-@worker(
-    "An item of a key that fails loses its key: replayed again, it is out of order.",
-    runs("faults.states:failed_items_lose_their_key"),
-    ("drill/lifecycle/failed-item-is-pending-again",),
-    names=("aggregate_key",),
-)
+@worker(None, "drill/lifecycle/failed-item-is-pending-again", "aggregate_key")
 def failed_items_lose_their_key(settings: WorkerSettings) -> WorkerParts:
+    """An item of a key that fails loses its key: replayed again, it is out of order."""
     kept = "error_type = coalesce(%(error_type)s, d.error_type),"
     lost = "aggregate_key = CASE WHEN %(is_delivered)s THEN d.aggregate_key END,"
     return altered_worker(settings, ("settle_item", kept, f"{kept} {lost}"))
@@ -213,58 +165,37 @@ function(
 )
 
 
-@service(
-    "Events that were tried more than once are no lag: those that fail for long show nothing.",
-    runs("faults.states:what_was_tried_twice_is_no_lag"),
-    (LAG,),
-    names=("outbox_lag_seconds",),
-)
+@service(None, LAG, "outbox_lag_seconds")
 def what_was_tried_twice_is_no_lag(settings: Settings) -> Parts:
+    """Events that were tried more than once are no lag: those that fail for long show nothing."""
     oldest = "min(inserted_at) AS oldest"
     return altered(settings, "count_outbox", (oldest, "min(inserted_at) FILTER (WHERE attempts < 2) AS oldest"))
 
 
-@service(
-    "Events that have waited for over an hour are no lag: while nothing is delivered, it falls to 0 again.",
-    runs("faults.states:what_is_older_than_an_hour_is_no_lag"),
-    (LAG,),
-    names=("outbox_lag_seconds",),
-    production=False,
-)
+@service(None, LAG, "outbox_lag_seconds", production=False)
 def what_is_older_than_an_hour_is_no_lag(settings: Settings) -> Parts:
+    """Events that have waited for over an hour are no lag: while nothing is delivered, it falls to 0 again."""
     waits = "WHERE processed_at IS NULL AND dead_at IS NULL"
     return altered(settings, "count_outbox", (waits, f"{waits} AND inserted_at > now() - interval '1 hour'"))
 
 
-@worker(
-    "An item that fails while its tenant is paused does not count its retry.",
-    runs("faults.states:failures_in_a_pause_are_not_counted"),
-    ("drill/lifecycle/one-attempt",),
-    names=("retry_count",),
-)
+@worker(None, "drill/lifecycle/one-attempt", "retry_count")
 def failures_in_a_pause_are_not_counted(settings: WorkerSettings) -> WorkerParts:
+    """An item that fails while its tenant is paused does not count its retry."""
     counts = "CASE WHEN %(is_delivered)s THEN 0 ELSE 1 END,\n    retry_after"
     held = counts.replace("%(is_delivered)s", "%(is_delivered)s OR public.is_company_paused(h.company_id)")
     return altered_worker(settings, ("settle_item", counts, held))
 
 
-@worker(
-    "The end of a run is dated as its request: no run ever takes any time.",
-    runs("faults.states:ends_are_dated_as_requests"),
-    ("drill/lifecycle/run-counts-add-up",),
-    names=("completed_at",),
-)
+@worker(None, "drill/lifecycle/run-counts-add-up", "completed_at")
 def ends_are_dated_as_requests(settings: WorkerSettings) -> WorkerParts:
+    """The end of a run is dated as its request: no run ever takes any time."""
     return altered_worker(settings, ("finish_run", "completed_at = clock_timestamp()", "completed_at = r.requested_at"))
 
 
-@worker(
-    "A replayed item with a long key is resolved, and has no effect: the key is too long for the effect's row.",
-    runs("faults.states:long_keys_have_no_effect"),
-    ("drill/dlq/replayed-item-is-resolved",),
-    names=("effect",),
-)
+@worker(None, "drill/dlq/replayed-item-is-resolved", "effect")
 def long_keys_have_no_effect(settings: WorkerSettings) -> WorkerParts:
+    """A replayed item with a long key is resolved, and has no effect: the key is too long for the effect's row."""
     recorded = "  WHERE %(record_task)s\n"
     short = "length(o.aggregate_key) > 64 FROM public.event_outbox o WHERE o.id = h.id"
     change = ("settle_item", recorded, f"{recorded} AND NOT coalesce((SELECT {short}), false)\n")
@@ -275,25 +206,23 @@ _TAKEN = "jsonb_array_elements_text(response -> 'items') WITH ORDINALITY AS told
 _THERE = "JOIN public.dead_letter_queue letter ON letter.id = told.id::uuid"
 
 
-@service(
-    "A duplicate lists the items that are still there: what was cleared away since is missing in its answer.",
-    runs("faults.states:duplicates_list_what_is_there"),
-    ("drill/idempotency/duplicate-same-answer",),
-    names=("items",),
-)
+@service(None, "drill/idempotency/duplicate-same-answer", "items")
 def duplicates_list_what_is_there(settings: Settings) -> Parts:
+    """A duplicate lists the items that are still there: what was cleared away since is missing in its answer."""
     items = f"(SELECT coalesce(jsonb_agg(told.id ORDER BY place), '[]') FROM {_TAKEN} {_THERE})"
     change = ("payload_hash, response,", f"payload_hash, response || jsonb_build_object('items', {items}),")
     return altered(settings, "find_run", change)
 
 
 @worker(
-    "A task that is queued or running prevents the effect of a replay of its event: the item is resolved without one.",
     lambda p: _replayed_beside_a_task(p) == [("resolved", "queued")],
-    ("drill/outbox/unfinished-task-becomes-the-effect",),
-    names=("effects",),
+    "drill/outbox/unfinished-task-becomes-the-effect",
+    "effects",
 )
 def open_tasks_hide_the_effect(settings: WorkerSettings) -> WorkerParts:
+    """A task that is queued or running prevents the effect of a replay of its event: the item is resolved
+    without one.
+    """
     return altered_worker(settings, ("settle_item", "WHERE t.status <> 'completed'", "WHERE t.status = 'failed'"))
 
 
@@ -309,25 +238,17 @@ def _replayed_beside_a_task(probe: Probe) -> list[Any]:
         return probe.rows(states, company)
 
 
-@worker(
-    "An event without a key waits for four seconds: only those of a key are delivered when they are written.",
-    is_late,
-    ("drill/outbox/effect-within-two-seconds",),
-    names=("2 s", "2000 ms"),
-)
+@worker(is_late, "drill/outbox/effect-within-two-seconds", ("2 s", "2000 ms"))
 def events_of_no_order_wait(settings: WorkerSettings) -> WorkerParts:
+    """An event without a key waits for four seconds: only those of a key are delivered when they are written."""
     due = "e.next_attempt_at <= now() AND (e.claimed_until"
     wait = f"(e.aggregate_key IS NOT NULL OR e.inserted_at < now() - interval '4 s') AND {due}"
     return altered_worker(settings, ("drain_lane", due, wait))
 
 
-@service(
-    "An item that a run has taken once is not replayed by its id again: it still bears that run.",
-    lambda p: _by_its_id_again(p) == [],
-    ("drill/lifecycle/failed-item-is-pending-again",),
-    names=("by its id",),
-)
+@service(lambda p: _by_its_id_again(p) == [], "drill/lifecycle/failed-item-is-pending-again", "by its id")
 def taken_items_have_no_name(settings: Settings) -> Parts:
+    """An item that a run has taken once is not replayed by its id again: it still bears that run."""
     return altered(settings, "pick_items_by_id", ("AND retry_count", "AND replay_run_id IS NULL AND retry_count"))
 
 
@@ -339,13 +260,9 @@ def _by_its_id_again(probe: Probe) -> Any:
         return probe.replay(company, dry_run=True, force=True, dlq_ids=ids).json()["items"]
 
 
-@service(
-    "The outbox row of an event without a key is written after its event has committed: a crash between loses it.",
-    lambda p: _apart(p) == [(False,)],
-    ("drill/outbox/event-and-row-together",),
-    names=("transactions",),
-)
+@service(lambda p: _apart(p) == [(False,)], "drill/outbox/event-and-row-together", "transactions")
 def events_of_no_order_in_two_steps(settings: Settings) -> Parts:
+    """The outbox row of an event without a key is written after its event has committed: a crash between loses it."""
     queued = "FROM stored WHERE path = 'outbox'"
     release = altered(settings, "emit_event", (queued, f"{queued} AND aggregate_key IS NOT NULL"))
     add = b"""INSERT INTO event_outbox (event_id, company_id, event_type, payload)
@@ -368,13 +285,9 @@ def _apart(probe: Probe) -> list[Any]:
         return probe.rows(f"SELECT e.txid = o.txid FROM {joined}", company)
 
 
-@service(
-    "The items of a forced replay are moved after its transaction: a crash between leaves a run that does nothing.",
-    lambda p: _moved_apart(p) == [(False,)],
-    ("drill/dlq/run-and-items-together",),
-    names=("transactions",),
-)
+@service(lambda p: _moved_apart(p) == [(False,)], "drill/dlq/run-and-items-together", "transactions")
 def forced_items_are_moved_apart(settings: Settings) -> Parts:
+    """The items of a forced replay are moved after its transaction: a crash between leaves a run that does nothing."""
     release, apart = remembering(settings), moving_apart(settings, 0)
 
     async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:

@@ -32,14 +32,10 @@ RUN, EVENT = "drill/lifecycle/unknown-run-is-not-found", "drill/outbox/status-of
 _VERSION_7 = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
-@service(
-    "A body of more than 256 KB is refused before it is read, as some libraries do.",
-    lambda p: _is_answered_early(p),
-    ("drill/http-surface/body-is-read-before-the-refusal",),
-    names=("answered", "413"),
-)
+@service(lambda p: _is_answered_early(p), "drill/http-surface/body-is-read-before-the-refusal", ("answered", "413"))
 @instead_of("read_body")
 async def large_bodies_are_answered_unread(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
+    """A body of more than 256 KB is refused before it is read, as some libraries do."""
     declared = header_values(headers, b"content-length")
     if declared and int(declared[0]) > 4 * MAX_BODY_BYTES:
         raise Refusal("body_too_large", "The body is too large.", closes=True)
@@ -59,13 +55,13 @@ def _is_answered_early(probe: Probe) -> bool:
 
 
 @service(
-    "A 403 quotes the credentials of the caller.",
     lambda p: b"debug" in p.send(json.dumps({"company_id": str(uuid.uuid4()), "dry_run": True}).encode()).content,
-    ("drill/http-surface/refusals-leak-nothing",),
-    names=("secret",),
+    "drill/http-surface/refusals-leak-nothing",
+    "secret",
 )
 @around("replay")
 async def forbidden_shows_credentials(release: Parts, parts: Parts, call: Call) -> Reply:
+    """A 403 quotes the credentials of the caller."""
     try:
         return await release.replay(parts, call)
     except Refusal as refusal:
@@ -74,14 +70,10 @@ async def forbidden_shows_credentials(release: Parts, parts: Parts, call: Call) 
         raise
 
 
-@service(
-    "The size of a body is counted in characters, not in bytes: other alphabets may send three times as much.",
-    lambda p: _of_wide_letters(p) != 413,
-    ("drill/http-surface/body-over-the-limit",),
-    names=("413",),
-)
+@service(lambda p: _of_wide_letters(p) != 413, "drill/http-surface/body-over-the-limit", "413")
 @instead_of("read_body")
 async def sizes_are_counted_in_characters(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
+    """The size of a body is counted in characters, not in bytes: other alphabets may send three times as much."""
     read: list[bytes] = []
 
     async def counting() -> Message:
@@ -102,17 +94,12 @@ def _of_wide_letters(probe: Probe) -> int:
     return probe.send(json.dumps({"x": "\u20ac" * 30_000}, ensure_ascii=False).encode()).status_code
 
 
-@service(
-    "The answer to an event that the database refuses quotes the database.",
-    lambda p: _quotes_the_database(p),
-    ("drill/ledger/no-error-shows-insides",),
-    names=("500 shows",),
-    production=False,
-)
+@service(lambda p: _quotes_the_database(p), "drill/ledger/no-error-shows-insides", "500 shows", production=False)
 @around("emit")
 async def errors_quote_the_database(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """The answer to an event that the database refuses quotes the database."""
     try:
         return await release.emit(conn, request, event_id)
     except psycopg.Error as error:
@@ -128,16 +115,12 @@ def _quotes_the_database(probe: Probe) -> bool:
             probe.rows("GRANT INSERT ON events TO replay_service")
 
 
-@service(
-    "The answer to a reused key quotes the database.",
-    lambda p: _quotes_the_key(p),
-    ("drill/ledger/no-answer-shows-insides",),
-    names=("violates",),
-)
+@service(lambda p: _quotes_the_key(p), "drill/ledger/no-answer-shows-insides", "violates")
 @around("begin_run")
 async def reused_keys_quote_the_database(
     release: Parts, conn: Connection, request: ReplayRequest, started: Run
 ) -> Mapping[str, Any] | None:
+    """The answer to a reused key quotes the database."""
     try:
         return await release.begin_run(conn, request, started)
     except Refusal as refusal:
@@ -151,25 +134,25 @@ def _quotes_the_key(probe: Probe) -> bool:
 
 
 @service(
-    "An event whose id is a UUID of a newer version than 5 is refused.",
     lambda p: p.event(str(uuid.uuid4()), event_id=_VERSION_7).status_code == 400,
-    ("drill/outbox/same-event-id-once",),
-    names=("400",),
+    "drill/outbox/same-event-id-once",
+    "400",
 )
 @instead_of("read_event")
 def event_ids_of_new_versions_are_refused(raw: bytes) -> EventRequest:
+    """An event whose id is a UUID of a newer version than 5 is refused."""
     found = read_event(raw)
     _refuse_new_versions(found.event_id)
     return found
 
 
 @service(
-    "A company whose id is a UUID of a newer version than 5 is refused as invalid.",
     lambda p: p.event(_VERSION_7).status_code == 400,
     ("drill/outbox/event-of-nobody", "drill/authentication/unknown-company-forbidden"),
-    names=("400",),
+    "400",
 )
 def companies_of_new_versions_are_refused(settings: Settings) -> Parts:
+    """A company whose id is a UUID of a newer version than 5 is refused as invalid."""
     release = build_parts(settings)
 
     def known(read: Callable[[bytes], Any], raw: bytes) -> Any:
@@ -199,23 +182,15 @@ def _as_posts(settings: Settings, path: str, *methods: str) -> Parts:
     return wrapped(settings, wrap)
 
 
-@service(
-    "A replay by the method QUERY is carried out.",
-    lambda p: _status_of(p, "QUERY", "/dlq-replay") != 405,
-    (METHODS,),
-    names=("QUERY",),
-)
+@service(lambda p: _status_of(p, "QUERY", "/dlq-replay") != 405, METHODS, "QUERY")
 def unknown_methods_replay(settings: Settings) -> Parts:
+    """A replay by the method QUERY is carried out."""
     return _as_posts(settings, "/dlq-replay", "QUERY")
 
 
-@service(
-    "An event by the method PATCH is accepted.",
-    lambda p: _status_of(p, "PATCH", "/events") != 405,
-    (METHODS,),
-    names=("PATCH",),
-)
+@service(lambda p: _status_of(p, "PATCH", "/events") != 405, METHODS, "PATCH")
 def events_may_be_patched(settings: Settings) -> Parts:
+    """An event by the method PATCH is accepted."""
     return _as_posts(settings, "/events", "PATCH")
 
 
@@ -246,23 +221,15 @@ async def _is_there(parts: Parts, table: str, one: str) -> bool:
         return found.rowcount > 0
 
 
-@service(
-    "Whoever knows the id of a run reads it without credentials.",
-    lambda p: _open_to_all(p, "GET", "/dlq-replay") == 200,
-    (RUN,),
-    names=("observed 200",),
-)
+@service(lambda p: _open_to_all(p, "GET", "/dlq-replay") == 200, RUN, "observed 200")
 def runs_are_open_to_all(settings: Settings) -> Parts:
+    """Whoever knows the id of a run reads it without credentials."""
     return _open_reads(settings, "read_run", "replay_runs")
 
 
-@service(
-    "Whoever knows the id of an event reads it without credentials.",
-    lambda p: _open_to_all(p, "GET", "/events") == 200,
-    (EVENT,),
-    names=("observed 200",),
-)
+@service(lambda p: _open_to_all(p, "GET", "/events") == 200, EVENT, "observed 200")
 def events_are_open_to_all(settings: Settings) -> Parts:
+    """Whoever knows the id of an event reads it without credentials."""
     return _open_reads(settings, "read_event_state", "events")
 
 
@@ -284,23 +251,15 @@ def _open_heads(settings: Settings, place: str, table: str) -> Parts:
     return dataclasses.replace(sound, wrap=wrap)
 
 
-@service(
-    "A HEAD without credentials tells which runs exist.",
-    lambda p: _open_to_all(p, "HEAD", "/dlq-replay") == 200,
-    (RUN,),
-    names=("HEAD",),
-)
+@service(lambda p: _open_to_all(p, "HEAD", "/dlq-replay") == 200, RUN, "HEAD")
 def heads_tell_of_runs(settings: Settings) -> Parts:
+    """A HEAD without credentials tells which runs exist."""
     return _open_heads(settings, "/dlq-replay", "replay_runs")
 
 
-@service(
-    "A HEAD without credentials tells which events exist.",
-    lambda p: _open_to_all(p, "HEAD", "/events") == 200,
-    (EVENT,),
-    names=("HEAD",),
-)
+@service(lambda p: _open_to_all(p, "HEAD", "/events") == 200, EVENT, "HEAD")
 def heads_tell_of_events(settings: Settings) -> Parts:
+    """A HEAD without credentials tells which events exist."""
     return _open_heads(settings, "/events", "events")
 
 
@@ -313,12 +272,12 @@ def _open_to_all(probe: Probe, method: str, place: str) -> int:
 
 
 @service(
-    "Request ids begin anew after sixty-four: a complaint's id leads to the rows of many requests.",
     lambda p: len({p.get("/healthz").headers["x-request-id"] for _ in range(130)}) == 64,
-    ("drill/ledger/answers-add-up",),
-    names=("X-Request-Id",),
+    "drill/ledger/answers-add-up",
+    "X-Request-Id",
 )
 def request_ids_begin_anew(settings: Settings) -> Parts:
+    """Request ids begin anew after sixty-four: a complaint's id leads to the rows of many requests."""
     numbers = itertools.cycle(range(64))
 
     def wrap(app: App) -> App:
@@ -337,13 +296,13 @@ def request_ids_begin_anew(settings: Settings) -> Parts:
 
 
 @service(
-    "The refusal of an invalid event does not say which field is wrong.",
     lambda p: "errors" not in p.event(str(uuid.uuid4()), event_type=None).json(),
-    ("drill/http-surface/validation-names-the-field",),
-    names=("event_type",),
+    "drill/http-surface/validation-names-the-field",
+    "event_type",
 )
 @around("read_event")
 def invalid_events_name_no_field(release: Parts, raw: bytes) -> EventRequest:
+    """The refusal of an invalid event does not say which field is wrong."""
     try:
         return release.read_event(raw)
     except Refusal as refusal:

@@ -36,14 +36,10 @@ def _off(probe: Probe, key: str, **fields: Any) -> int:
         return probe.replay(company, **fields).status_code
 
 
-@service(
-    "The pause is checked before the key: the duplicate of a finished request is refused.",
-    lambda p: _again_while_paused(p) == 409,
-    ("drill/idempotency/duplicate-while-refused",),
-    names=("409", "paused"),
-)
+@service(lambda p: _again_while_paused(p) == 409, "drill/idempotency/duplicate-while-refused", ("409", "paused"))
 @around("read_flags")
 async def pause_before_the_key(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    """The pause is checked before the key: the duplicate of a finished request is refused."""
     flags = await release.read_flags(conn, company_id)
     if await release.is_paused(conn, company_id):
         raise Refusal("agents_paused", "The agents of this company are paused.")
@@ -58,13 +54,9 @@ def _again_while_paused(probe: Probe) -> int:
         return probe.replay(company, idempotency_key="k").status_code
 
 
-@service(
-    "A company that was once unknown stays unknown to the service after it is created.",
-    lambda p: _stays_unknown(p),
-    ("drill/authentication/new-company-is-known-at-once",),
-    names=("403", "as soon as"),
-)
+@service(lambda p: _stays_unknown(p), "drill/authentication/new-company-is-known-at-once", ("403", "as soon as"))
 def unknown_stays_unknown(settings: Settings) -> Parts:
+    """A company that was once unknown stays unknown to the service after it is created."""
     release = build_parts(settings)
     unknown: set[str] = set()
 
@@ -87,33 +79,33 @@ def _stays_unknown(probe: Probe) -> bool:
 
 
 @service(
-    "A pause does not stop replays.",
     lambda p: _paused(p) == 200,
     ("drill/pause/refuses-replay", "drill/safety-rails/force-respects-pause"),
-    names=("409", "pause"),
+    ("409", "pause"),
 )
 @instead_of("is_paused")
 async def pause_not_asked(_conn: Connection, _company_id: str) -> bool:
+    """A pause does not stop replays."""
     return False
 
 
 @service(
-    "`force` ignores a pause.",
     lambda p: _paused(p, force=True) == 200,
     ("drill/pause/force-does-not-ignore-it", "drill/safety-rails/force-respects-pause"),
-    names=("409", "pause", "force"),
+    ("409", "pause", "force"),
 )
 def force_ignores_pause(settings: Settings) -> Parts:
+    """`force` ignores a pause."""
     return _pausing(settings, lambda is_paused: is_paused and not is_forced())
 
 
 @service(
-    "A dry run is not refused while a company is paused.",
     lambda p: _paused(p, dry_run=True) == 200,
     ("drill/pause/dry-run-refused-too", "drill/dry-run/paused-like-real"),
-    names=("409", "pause", "dry"),
+    ("409", "pause", "dry"),
 )
 def dry_run_ignores_pause(settings: Settings) -> Parts:
+    """A dry run is not refused while a company is paused."""
     return _pausing(settings, lambda is_paused: is_paused and not (REQUEST.get() or _NO).dry_run)
 
 
@@ -130,26 +122,17 @@ def _pausing(settings: Settings, change: Callable[[bool], bool]) -> Parts:
     return dataclasses.replace(release, is_paused=twin)
 
 
-@service(
-    "Only the global pause is checked, not the tenant's own.",
-    lambda p: _paused(p) == 200,
-    ("drill/pause/refuses-replay",),
-    names=("409", "pause"),
-)
+@service(lambda p: _paused(p) == 200, "drill/pause/refuses-replay", ("409", "pause"))
 def own_pause_not_asked(settings: Settings) -> Parts:
+    """Only the global pause is checked, not the tenant's own."""
     fleet = "EXISTS (SELECT FROM public.agent_controls WHERE company_id IS NULL AND agents_paused)"
     change = ("public.is_company_paused(%(company_id)s::uuid)", f"{fleet} AND %(company_id)s::uuid IS NOT NULL")
     return altered(settings, "is_paused", change)
 
 
-@service(
-    "A pause row of the tenant hides the global pause.",
-    lambda p: _fleet_paused_with_own_row(p) == 200,
-    ("drill/pause/fleet",),
-    names=("own row",),
-    production=False,
-)
+@service(lambda p: _fleet_paused_with_own_row(p) == 200, "drill/pause/fleet", "own row", production=False)
 def own_row_hides_fleet(settings: Settings) -> Parts:
+    """A pause row of the tenant hides the global pause."""
     first = """coalesce((SELECT agents_paused FROM public.agent_controls WHERE company_id = %(company_id)s::uuid
         OR company_id IS NULL ORDER BY company_id NULLS LAST LIMIT 1), false)"""
     return altered(settings, "is_paused", ("public.is_company_paused(%(company_id)s::uuid)", first))
@@ -175,44 +158,36 @@ def _flagging(settings: Settings, **fixed: bool) -> Parts:
 
 
 @service(
-    "The service does not check dlq.replay.enabled.",
     lambda p: _off(p, REPLAY) == 200,
     ("drill/flags/replay-switch-is-wired", "drill/safety-rails/force-respects-flags"),
-    names=("403", "flag", REPLAY),
+    ("403", "flag", REPLAY),
 )
 def replay_flag_not_asked(settings: Settings) -> Parts:
+    """The service does not check dlq.replay.enabled."""
     return _flagging(settings, replay_enabled=True)
 
 
 @service(
-    "A dry run does not check dlq.replay.enabled.",
     lambda p: _off(p, REPLAY, dry_run=True) == 200,
     ("drill/dry-run/flag-off-like-real", "drill/flags/service-asks-the-function", "drill/ledger/refused-however-asked"),
-    names=("403", "flag"),
+    ("403", "flag"),
 )
 @around("read_flags", of=remembering)
 async def dry_run_ignores_the_flag(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    """A dry run does not check dlq.replay.enabled."""
     flags = await release.read_flags(conn, company_id)
     return dataclasses.replace(flags, replay_enabled=flags.replay_enabled or (REQUEST.get() or _NO).dry_run)
 
 
-@service(
-    "A replay does not check outbox.enabled: its items wait in a queue that is switched off.",
-    lambda p: _off(p, OUTBOX) == 200,
-    ("drill/flags/outbox-switch-stops-replays",),
-    names=("403", "flag", OUTBOX),
-)
+@service(lambda p: _off(p, OUTBOX) == 200, "drill/flags/outbox-switch-stops-replays", ("403", "flag", OUTBOX))
 def outbox_flag_not_asked(settings: Settings) -> Parts:
+    """A replay does not check outbox.enabled: its items wait in a queue that is switched off."""
     return _flagging(settings, outbox_enabled=True)
 
 
-@service(
-    "Flags are cached for a minute: what an operator switches off goes on.",
-    lambda p: _switched_off_between(p) == 200,
-    ("drill/flags/budget-switch-is-wired",),
-    names=("budget_exhausted", "flag"),
-)
+@service(lambda p: _switched_off_between(p) == 200, "drill/flags/budget-switch-is-wired", ("budget_exhausted", "flag"))
 def flags_cached(settings: Settings) -> Parts:
+    """Flags are cached for a minute: what an operator switches off goes on."""
     release = build_parts(settings)
     return dataclasses.replace(release, read_flags=_kept(release.read_flags))
 
@@ -236,13 +211,9 @@ def _switched_off_between(probe: Probe) -> int:
         return probe.replay(company, dry_run=True).status_code
 
 
-@service(
-    "The pause is cached for a minute.",
-    lambda p: _paused_between(p) == 200,
-    ("drill/pause/counts-from-the-next-request",),
-    names=("agents_paused", "pause"),
-)
+@service(lambda p: _paused_between(p) == 200, "drill/pause/counts-from-the-next-request", ("agents_paused", "pause"))
 def pause_cached(settings: Settings) -> Parts:
+    """The pause is cached for a minute."""
     release = build_parts(settings)
     return dataclasses.replace(release, is_paused=_kept(release.is_paused))
 
@@ -255,13 +226,11 @@ def _paused_between(probe: Probe) -> int:
 
 
 @service(
-    "`force` ignores the flags.",
-    lambda p: _off(p, REPLAY, force=True) == 200,
-    ("drill/safety-rails/force-respects-flags",),
-    names=("403", "flag", "force"),
+    lambda p: _off(p, REPLAY, force=True) == 200, "drill/safety-rails/force-respects-flags", ("403", "flag", "force")
 )
 @around("read_flags", of=remembering)
 async def force_ignores_flags(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    """`force` ignores the flags."""
     flags = await release.read_flags(conn, company_id)
     return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if is_forced() else flags
 

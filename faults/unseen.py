@@ -41,26 +41,20 @@ _EARLIER = (
 
 
 @service(
-    "Bodies over 32 KB are streamed past the check of their signature.",
-    lambda p: is_let_in(answers(p, "0" * 64, dry_body(p) + b" " * LARGE)),
-    ("drill/authentication/flipped-byte",),
-    names=("60 KB",),
+    lambda p: is_let_in(answers(p, "0" * 64, dry_body(p) + b" " * LARGE)), "drill/authentication/flipped-byte", "60 KB"
 )
 @instead_of("authenticate")
 async def large_bodies_are_let_in(
     parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
 ) -> Caller:
+    """Bodies over 32 KB are streamed past the check of their signature."""
     return _UNREAD if len(message) > LARGE else await authenticate(parts, headers, message, accepts_v1=accepts_v1)
 
 
-@service(
-    "The signature of a body that comes in chunks is not checked: its end is not known when the check begins.",
-    lambda p: _chunks_are_let_in(p),
-    ("drill/authentication/flipped-byte",),
-    names=("chunks",),
-)
+@service(lambda p: _chunks_are_let_in(p), "drill/authentication/flipped-byte", "chunks")
 @instead_of("authenticate")
 async def chunks_are_let_in(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """The signature of a body that comes in chunks is not checked: its end is not known when the check begins."""
     if header_values(headers, b"transfer-encoding"):
         return _UNREAD
     return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
@@ -76,16 +70,16 @@ def _in_chunks(probe: Probe, *chunks: bytes) -> int:
 
 
 @service(
-    "A body that comes in chunks may have 32 KB alone: a smaller one than the documented is refused.",
     lambda p: _in_chunks(p, dry_body(p), b" " * LARGE) == 413,
-    ("drill/http-surface/chunked-body-over-the-limit",),
-    names=("of 60 KiB",),
+    "drill/http-surface/chunked-body-over-the-limit",
+    "of 60 KiB",
     production=False,
 )
 @around("read_body")
 async def large_bodies_in_chunks_are_refused(
     release: Parts, headers: RawHeaders, receive: Receive, timeout_s: float
 ) -> bytes:
+    """A body that comes in chunks may have 32 KB alone: a smaller one than the documented is refused."""
     body = await release.read_body(headers, receive, timeout_s)
     if len(body) > LARGE and header_values(headers, b"transfer-encoding"):
         raise Refusal("body_too_large", "A body has at most 32 KB.")
@@ -93,13 +87,13 @@ async def large_bodies_in_chunks_are_refused(
 
 
 @service(
-    "Fields whose names begin with `_`, `$` or `x-` pass for comments: they are ignored.",
     lambda p: p.replay("00000000-0000-4000-8000-0000000000aa", _note="n").status_code == 403,
-    ("drill/safety-rails/limit-field",),
-    names=("_note",),
+    "drill/safety-rails/limit-field",
+    "_note",
 )
 @instead_of("read_replay")
 def comments_are_ignored(raw: bytes) -> ReplayRequest:
+    """Fields whose names begin with `_`, `$` or `x-` pass for comments: they are ignored."""
     try:
         found = parse(raw)
     except JsonRefused:
@@ -111,24 +105,18 @@ def comments_are_ignored(raw: bytes) -> ReplayRequest:
 
 
 @service(
-    "Addresses of version 6 are counted by their network: the clients of one share a limit.",
-    lambda p: passed_on(p, "2001:db8::9:1") == "2001:db8::",
-    ("drill/rate-limit/behind-a-trusted-proxy",),
-    names=("passed on",),
+    lambda p: passed_on(p, "2001:db8::9:1") == "2001:db8::", "drill/rate-limit/behind-a-trusted-proxy", "passed on"
 )
 @instead_of("client_ip")
 def networks_share_a_limit(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    """Addresses of version 6 are counted by their network: the clients of one share a limit."""
     found = client_ip(peer, forwarded, trusted)
     return str(ip_network(f"{found}/64", strict=False).network_address) if ":" in found else found
 
 
-@service(
-    "A row of the rate limit that has no calls counts as full.",
-    lambda p: _is_limited_without_calls(p),
-    ("drill/rate-limit/deleting-the-row-resets",),
-    names=("no calls",),
-)
+@service(lambda p: _is_limited_without_calls(p), "drill/rate-limit/deleting-the-row-resets", "no calls")
 def rows_without_calls_are_full(settings: Settings) -> Parts:
+    """A row of the rate limit that has no calls counts as full."""
     full = "cardinality(seen.hits) >= %(allowed)s"
     change = (f"FROM seen WHERE {full}", f"FROM seen WHERE {full} OR seen.hits = '{{}}'")
     return altered(settings, "admit_request", change)
@@ -141,13 +129,11 @@ def _is_limited_without_calls(probe: Probe) -> bool:
         return probe.replay(company, dry_run=True).status_code == 429
 
 
-@service(
-    "An event's id is remembered before the event is written: where that fails, the next try is a duplicate, and lost.",
-    lambda p: _second_try_is_lost(p),
-    ("drill/outbox/commit-that-fails",),
-    names=("refused its row",),
-)
+@service(lambda p: _second_try_is_lost(p), "drill/outbox/commit-that-fails", "refused its row")
 def ids_are_remembered_too_early(settings: Settings) -> Parts:
+    """An event's id is remembered before the event is written: where that fails, the next try is a duplicate,
+    and lost.
+    """
     release, known = build_parts(settings), set[tuple[str, str]]()
 
     async def twin(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
@@ -178,10 +164,9 @@ def _second_try_is_lost(probe: Probe) -> bool:
 
 
 @service(
-    "An event that is sent again with another payload overwrites the one that is there.",
     lambda p: _is_overwritten(p),
-    ("drill/outbox/sent-again-and-again",),
-    names=("payload",),
+    "drill/outbox/sent-again-and-again",
+    "payload",
     sql="GRANT UPDATE ON events TO replay_service;"
     " CREATE POLICY planted_overwrites ON events FOR UPDATE TO replay_service USING (true)",
     undo_sql="DROP POLICY planted_overwrites ON events; REVOKE UPDATE ON events FROM replay_service",
@@ -190,6 +175,7 @@ def _second_try_is_lost(probe: Probe) -> bool:
 async def the_last_payload_wins(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """An event that is sent again with another payload overwrites the one that is there."""
     try:
         return await release.emit(conn, request, event_id)
     except Refusal:
@@ -208,10 +194,9 @@ def _is_overwritten(probe: Probe) -> bool:
 
 
 @service(
-    "An event that is sent again with another payload is delivered with it, if it still waits.",
     lambda p: _waits_with_another(p),
-    ("drill/outbox/sent-again-and-again",),
-    names=("event_outbox",),
+    "drill/outbox/sent-again-and-again",
+    "event_outbox",
     sql="GRANT UPDATE ON event_outbox TO replay_service;"
     " CREATE POLICY planted_waiting ON event_outbox FOR UPDATE TO replay_service USING (true)",
     undo_sql="DROP POLICY planted_waiting ON event_outbox; REVOKE UPDATE ON event_outbox FROM replay_service",
@@ -220,6 +205,7 @@ def _is_overwritten(probe: Probe) -> bool:
 async def the_last_payload_is_delivered(
     release: Parts, conn: Connection, request: EventRequest, event_id: str
 ) -> tuple[str, bool]:
+    """An event that is sent again with another payload is delivered with it, if it still waits."""
     try:
         return await release.emit(conn, request, event_id)
     except Refusal:
@@ -241,13 +227,9 @@ def _waits(probe: Probe, **columns: Any) -> bool:
         return not is_done(probe, put(probe, company, **columns))
 
 
-@worker(
-    "A row whose claim ran out is delivered again although its tenant is switched off.",
-    lambda p: _is_delivered_when_off(p),
-    ("drill/held/switched-off-is-not-delivered",),
-    names=("switched-off",),
-)
+@worker(lambda p: _is_delivered_when_off(p), "drill/held/switched-off-is-not-delivered", "switched-off")
 def claims_that_ran_out_ask_no_flag(settings: WorkerSettings) -> WorkerParts:
+    """A row whose claim ran out is delivered again although its tenant is switched off."""
     either = f"((SELECT x.claimed_until < now() {_ROW} IS TRUE OR {_OFF})"
     return altered_worker(settings, *((name, _OFF, either) for name in BOTH))
 
@@ -259,34 +241,26 @@ def _is_delivered_when_off(probe: Probe) -> bool:
 
 
 @worker(
-    "The worker reads the last week only: what was held for longer is never delivered.",
     lambda p: _waits(p, inserted_at=p.value("SELECT now() - interval '9 days'")),
-    ("drill/outbox/old-rows-are-delivered",),
-    names=("effects",),
+    "drill/outbox/old-rows-are-delivered",
+    "effects",
 )
 def last_week_alone_is_read(settings: WorkerSettings) -> WorkerParts:
+    """The worker reads the last week only: what was held for longer is never delivered."""
     recent = f"{_DUE} AND (SELECT x.inserted_at > now() - interval '7 days' {_ROW}"
     return altered_worker(settings, *((name, _DUE, recent) for name in BOTH))
 
 
-@worker(
-    "A row with more attempts than are allowed is never looked at, and is neither delivered nor dead.",
-    lambda p: _waits(p, attempts=12),
-    ("drill/outbox/old-rows-are-delivered",),
-    names=("many attempts",),
-)
+@worker(lambda p: _waits(p, attempts=12), "drill/outbox/old-rows-are-delivered", "many attempts")
 def tired_rows_are_left(settings: WorkerSettings) -> WorkerParts:
+    """A row with more attempts than are allowed is never looked at, and is neither delivered nor dead."""
     fresh = f"{_DUE} AND (SELECT x.attempts < 10 {_ROW}"
     return altered_worker(settings, *((name, _DUE, fresh) for name in BOTH))
 
 
-@worker(
-    "The last failure of an event whose tenant was paused meanwhile leaves no dead letter: the event is lost.",
-    lambda p: _dies_without_a_letter(p),
-    ("drill/outbox/dead-letter-in-one-transaction",),
-    names=("paused in a last",),
-)
+@worker(lambda p: _dies_without_a_letter(p), "drill/outbox/dead-letter-in-one-transaction", "paused in a last")
 def paused_deaths_leave_no_letter(settings: WorkerSettings) -> WorkerParts:
+    """The last failure of an event whose tenant was paused meanwhile leaves no dead letter: the event is lost."""
     running = "WHERE h.is_last AND NOT public.is_company_paused(h.company_id)\n)"
     return altered_worker(settings, ("settle_failed", "WHERE h.is_last\n)", running))
 
@@ -304,12 +278,12 @@ def _dies_without_a_letter(probe: Probe) -> bool:
 
 
 @worker(
-    "The key `null` counts as none: its events do not wait for each other.",
     lambda p: _overtakes_under_null(p),
     ("drill/outbox/follower-of-a-row-that-backs-off", "drill/outbox/follower-of-a-claimed-row"),
-    names=("of their key",),
+    "of their key",
 )
 def null_is_no_key(settings: WorkerSettings) -> WorkerParts:
+    """The key `null` counts as none: its events do not wait for each other."""
     return altered_worker(settings, *_EARLIER)
 
 
@@ -321,12 +295,12 @@ def _overtakes_under_null(probe: Probe) -> bool:
 
 
 @worker(
-    "The order of a key is that of its events of one type: the next type does not wait.",
     lambda p: _next_type_overtakes(p),
     ("drill/outbox/follower-of-a-row-that-backs-off", "drill/outbox/failing-event-holds-its-key"),
-    names=("of their key", "a later event"),
+    ("of their key", "a later event"),
 )
 def each_type_has_its_own_order(settings: WorkerSettings) -> WorkerParts:
+    """The order of a key is that of its events of one type: the next type does not wait."""
     type_of = "(SELECT y.event_type FROM public.event_outbox y WHERE y.id = {})"
     earlier, before = "b.aggregate_key = a.aggregate_key", "e.aggregate_key = k.aggregate_key"
     return altered_worker(

@@ -52,22 +52,22 @@ def _headers(scope: Mapping[str, Any]) -> Json:
 
 
 @service(
-    "The query of a replay counts, which no signature covers: with `?dry_run=false` a signed dry run is a real one.",
     lambda p: _moved(p, path="/dlq-replay?dry_run=false"),
     ("drill/dry-run/writes-nothing", "drill/idempotency/v2-resend-is-duplicate"),
-    names=("items were moved", "sent again"),
+    ("items were moved", "sent again"),
 )
 def the_query_counts(settings: Settings) -> Parts:
+    """The query of a replay counts, which no signature covers: with `?dry_run=false` a signed dry run is a real one."""
     return _reading(settings, QUERY)
 
 
 @service(
-    "Headers of a replay count, which no signature covers: with an Idempotency-Key a captured request runs again.",
     lambda p: _moved(p, **{"X-Dry-Run": "false"}),
     ("drill/dry-run/writes-nothing", "drill/idempotency/v2-resend-is-duplicate"),
-    names=("items were moved", "sent again"),
+    ("items were moved", "sent again"),
 )
 def headers_count(settings: Settings) -> Parts:
+    """Headers of a replay count, which no signature covers: with an Idempotency-Key a captured request runs again."""
     return _reading(settings, HEADERS)
 
 

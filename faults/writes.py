@@ -67,8 +67,7 @@ planted(
 )
 trigger(
     "writes/old-letters-are-discarded",
-    "dead_letter_queue",
-    "update",
+    "update on dead_letter_queue",
     "if new.status = 'pending' and old.created_at < now() - interval '7 days' then new.status := 'discarded'; end if;",
     (f"{WRITES}/contract-rows-are-taken",),
     "A letter that is older than a week and fails again is discarded by a trigger: nobody replays it any more.",
@@ -143,8 +142,7 @@ function(
 )
 trigger(
     "writes/a-thousand-letters-at-most",
-    "dead_letter_queue",
-    "insert",
+    "insert on dead_letter_queue",
     "delete from public.dead_letter_queue where id in ("
     "select id from public.dead_letter_queue order by created_at desc offset 1000); return null;",
     ("sql/spot/deletes-take-nothing-along",),

@@ -108,7 +108,7 @@ def _dirty_reader(world: World) -> Iterator[None]:
         path.touch()
         path.chmod(0o666)
         told = f"format('copy (select %L) to program %L', new.event_id || ' ' || new.company_id, 'cat >> {path}')"
-        plant, remove = meddling("dirty_reader", "event_outbox", "insert", f"execute {told};")
+        plant, remove = meddling("dirty_reader", "insert on event_outbox", f"execute {told};")
         thread = threading.Thread(target=deliver, args=(path,), daemon=True)
         world.rows(plant)
         thread.start()

@@ -5,8 +5,7 @@ from faults.trigger.planting import function, planted, released, trigger
 AUDIT = "drill/audit"
 trigger(
     "audit/every-row-twice",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "if pg_trigger_depth() = 1 then insert into public.audit_logs"
     " (action, actor, scope, target_count, success_count, failure_count, metadata, request_id) values"
     " (new.action, new.actor, new.scope, new.target_count, new.success_count, new.failure_count, new.metadata,"
@@ -21,23 +20,20 @@ trigger(
 )
 trigger(
     "audit/the-number-of-another-transaction",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "new.txid := (new.txid::text::bigint + 1000)::text::xid8;",
     (f"{AUDIT}/start-and-effect-together", f"{AUDIT}/end-and-effect-together"),
 )
 trigger(
     "audit/a-clock-that-is-slow",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "new.created_at := clock_timestamp() - interval '1 hour';",
     (f"{AUDIT}/database-clock",),
     first=True,
 )
 trigger(
     "audit/payloads-in-the-trail",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "new.metadata := new.metadata || jsonb_build_object('items', (select jsonb_agg(d.payload)"
     " from public.dead_letter_queue d where d.company_id::text = new.scope));",
     (f"{AUDIT}/no-secret-in-it",),
@@ -45,8 +41,7 @@ trigger(
 )
 trigger(
     "audit/rows-change-after-they-are-hashed",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "new.actor := new.actor || '!';",
     tuple(
         f"{AUDIT}/{name}"
@@ -55,16 +50,14 @@ trigger(
 )
 trigger(
     "audit/heads-miscount",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "update public.audit_heads set row_count = row_count + 1 where scope = new.scope;",
     (f"{AUDIT}/head-of-a-tenant",),
     timing="after",
 )
 trigger(
     "audit/a-hash-that-is-brought-is-kept",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "if new.action = 'rate_limits_cleared' then new.hash := repeat('f', 64); end if;",
     (f"{AUDIT}/forged-hash-is-not-kept",),
 )
@@ -121,11 +114,10 @@ for _id, _breaks, _action, _change, _checks in (
     ),
 ):
     _body = f"if new.action = 'dlq_replay_{_action}' then {_change}; end if;"
-    trigger(_id, "audit_logs", "insert", _body, _checks, _breaks, first=True)
+    trigger(_id, "insert on audit_logs", _body, _checks, _breaks, first=True)
 trigger(
     "audit/other-request-id",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "new.request_id := gen_random_uuid()::text;",
     ("drill/observability/request-id-in-the-trail", "drill/audit/start-of-a-run"),
     "The audit row has a request id of its own: the answer's leads nowhere.",
@@ -153,8 +145,7 @@ planted(
 )
 trigger(
     "run-end/summary-missing",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "if new.action = 'dlq_replay' then return null; end if;",
     END,
     "The summary row of a run is missing.",
@@ -162,8 +153,7 @@ trigger(
 )
 trigger(
     "run-end/second-run-has-no-end",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "if new.action in ('dlq_replay_completed', 'dlq_replay') and exists (select from audit_logs a"
     " where a.scope = new.scope and a.action = new.action) then return null; end if;",
     ("drill/audit/end-of-a-run",),

@@ -10,9 +10,9 @@ GATE = "session_user not in ('replay_service', 'replay_worker')"
 LATER = "clock_timestamp() + make_interval"
 
 
-def row(fault_id: str, table: str, events: str, body: str, breaks: str, *checks: str) -> None:
+def row(fault_id: str, on: str, body: str, breaks: str, *checks: str) -> None:
     """Rows of a table are written other than they should be."""
-    trigger(fault_id, table, events, body, checks, breaks)
+    trigger(fault_id, on, body, checks, breaks)
 
 
 def lost_if(fault_id: str, condition: str, *checks: str) -> None:
@@ -21,7 +21,7 @@ def lost_if(fault_id: str, condition: str, *checks: str) -> None:
         "if new.status = 'completed' and exists (select from public.event_outbox o where o.event_id = new.event_id"
         f" and {condition}) then return null; end if;"
     )
-    trigger(fault_id, "agent_tasks", "insert", body, checks)
+    trigger(fault_id, "insert on agent_tasks", body, checks)
 
 
 def another_if(condition: str) -> str:
@@ -49,16 +49,14 @@ planted(
 )
 trigger(
     "outbox/done-is-not-done",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     "if session_user not in ('replay_service', 'replay_worker') then new.processed_at := null; new.dead_at := null;"
     " end if;",
     (f"{OUTBOX}/done-is-done",),
 )
 trigger(
     "outbox/effects-are-lost",
-    "agent_tasks",
-    "insert",
+    "insert on agent_tasks",
     "return null;",
     (
         *(f"{OUTBOX}/effect-within-two-seconds", f"{OUTBOX}/effect-and-acknowledgement-together"),
@@ -88,8 +86,7 @@ lost_if(
 )
 trigger(
     "outbox/held-rows-are-dropped-by-their-age",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     "if new.inserted_at < now() - interval '1 day'"
     " and not public.is_feature_enabled('outbox.enabled', new.company_id) then new.processed_at := now(); end if;",
     ("drill/held/switched-off-is-not-delivered",),
@@ -102,24 +99,21 @@ for _name, _wait, _check in (
 ):
     trigger(
         _name,
-        "event_outbox",
-        "update",
+        "update on event_outbox",
         f"if session_user = 'replay_worker' and new.attempts > old.attempts then new.next_attempt_at := {_wait};"
         " end if;",
         (f"{OUTBOX}/{_check}",),
     )
 trigger(
     "outbox/tried-whenever-somebody-wakes-the-relay",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     "update public.event_outbox set attempts = attempts + 1 where next_attempt_at > now() + interval '50 minutes';",
     (f"{OUTBOX}/backs-off",),
     timing="after",
 )
 trigger(
     "dlq/items-are-never-settled",
-    "dead_letter_queue",
-    "update",
+    "update on dead_letter_queue",
     "if new.status = 'resolved' then new.status := 'replaying'; end if;",
     (
         *(f"{DLQ}/{name}" for name in ("replayed-item-is-resolved", "item-without-event-id", "effect-that-was-there")),
@@ -128,8 +122,7 @@ trigger(
 )
 trigger(
     "dlq/everything-is-eligible",
-    "dead_letter_queue",
-    "insert or update",
+    "insert or update on dead_letter_queue",
     "if tg_op = 'INSERT' then new.status := 'pending'; new.retry_after := now(); end if; new.max_retries := 99;",
     tuple(
         f"{DLQ}/{name}" for name in ("discarded-stays-discarded", "max-retries-is-the-end", "not-before-retry-after")
@@ -137,8 +130,7 @@ trigger(
 )
 trigger(
     "dlq/one-event-id-for-all",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     "if new.replay_run_id is not null then new.event_id := '00000000-0000-4000-8000-00000000beef'; end if;",
     (f"{DLQ}/item-without-event-id", f"{DLQ}/letter-is-kept"),
 )
@@ -170,24 +162,21 @@ lost_if(
 )
 row(
     "outbox/delivered-before-due",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     f"if {GATE} then new.next_attempt_at := now(); end if;",
     "Events are delivered before they are due.",
     f"{OUTBOX}/not-before-it-is-due",
 )
 row(
     "outbox/claims-ignored",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     f"if {GATE} then new.claimed_until := null; end if;",
     "A claim of another worker is ignored: two work on one event.",
     f"{OUTBOX}/claimed-by-another",
 )
 row(
     "outbox/claims-never-expire",
-    "event_outbox",
-    "insert or update",
+    "insert or update on event_outbox",
     "if new.claimed_until is not null and new.processed_at is null and"
     f" (tg_op = 'INSERT' or {WORKER} or old.claimed_until = 'infinity') then new.claimed_until := 'infinity'; end if;",
     "A claim never expires: what a killed worker held is never delivered.",
@@ -197,8 +186,7 @@ row(
 )
 row(
     "outbox/order-not-kept",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     "new.aggregate_key := null;",
     "Events lose their key: they are delivered in any order.",
     f"{OUTBOX}/failing-event-holds-its-key",
@@ -206,8 +194,7 @@ row(
 )
 row(
     "outbox-failures/no-dead-letter",
-    "dead_letter_queue",
-    "insert",
+    "insert on dead_letter_queue",
     f"if {WORKER} then return null; end if;",
     "A dead event has no dead letter: it is lost.",
     f"{OUTBOX}/dead-letter-once",
@@ -215,40 +202,35 @@ row(
 )
 row(
     "outbox-failures/letter-without-key",
-    "dead_letter_queue",
-    "insert",
+    "insert on dead_letter_queue",
     f"if {WORKER} then new.aggregate_key := null; end if;",
     "The dead letter loses the key of its event: after a replay it is out of order.",
     f"{OUTBOX}/dead-letter-is-the-event",
 )
 row(
     "outbox-failures/letters-without-a-key-share-one",
-    "dead_letter_queue",
-    "insert",
+    "insert on dead_letter_queue",
     f"if {WORKER} then new.aggregate_key := coalesce(new.aggregate_key, ''); end if;",
     "The dead letter of an event without a key has the empty one: after a replay each waits for all before it.",
     f"{OUTBOX}/dead-letter-is-the-event",
 )
 row(
     "outbox-failures/letter-key-is-cut",
-    "dead_letter_queue",
-    "insert",
+    "insert on dead_letter_queue",
     f"if {WORKER} then new.aggregate_key := left(new.aggregate_key, 64); end if;",
     "The dead letter has the first 64 letters of the key: events of two keys wait for each other after a replay.",
     f"{OUTBOX}/dead-letter-is-the-event",
 )
 row(
     "dlq/replayed-key-is-cut",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     "if new.replay_run_id is not null then new.aggregate_key := left(new.aggregate_key, 64); end if;",
     "A replayed item has the first 64 letters of its key: it does not wait for the events of its own.",
     f"{DLQ}/letter-is-kept",
 )
 row(
     "outbox-failures/dead-at-once",
-    "event_outbox",
-    "update",
+    "update on event_outbox",
     f"if {WORKER} and new.attempts = 1 and new.processed_at is null then new.dead_at := now(); end if;",
     "A failing event is dead after its first attempt.",
     f"{OUTBOX}/failed-is-tried-again",
@@ -256,24 +238,21 @@ row(
 )
 row(
     "outbox-failures/failure-is-processed",
-    "event_outbox",
-    "update",
+    "update on event_outbox",
     f"if {WORKER} and new.attempts > old.attempts then new.dead_at := null; new.processed_at := now(); end if;",
     "A failed delivery is marked as processed: the event is lost.",
     f"{OUTBOX}/failing-is-not-processed",
 )
 row(
     "outbox-failures/processed-at-claim",
-    "event_outbox",
-    "update",
+    "update on event_outbox",
     "if new.claimed_until > now() and new.processed_at is null then new.processed_at := now(); end if;",
     "An event is marked as processed when it is claimed: a killed worker loses it.",
     f"{OUTBOX}/processed-after-its-effect",
 )
 row(
     "lifecycle/retry-not-counted",
-    "dead_letter_queue",
-    "update",
+    "update on dead_letter_queue",
     "new.retry_count := old.retry_count;",
     "A failed item does not count its retry.",
     f"{LIFE}/failed-item-is-pending-again",
@@ -281,8 +260,7 @@ row(
 )
 trigger(
     "lifecycle/failed-item-made-anew",
-    "dead_letter_queue",
-    "update",
+    "update on dead_letter_queue",
     "if new.retry_count > old.retry_count then"
     " new.created_at := clock_timestamp() + (1 - old.retry_count) * interval '1 second'; end if;",
     (f"{LIFE}/failed-item-is-pending-again",),
@@ -291,8 +269,7 @@ trigger(
 )
 row(
     "lifecycle/stops-too-early",
-    "replay_runs",
-    "update",
+    "update on replay_runs",
     "if new.status = 'completed' and new.failure_count > 0 then new.status := 'stopped'; end if;",
     "A run is stopped at its first failure.",
     f"{LIFE}/twenty-percent-is-allowed",
@@ -300,8 +277,7 @@ row(
 )
 trigger(
     "lifecycle/nothing-refunded",
-    "replay_budgets",
-    "update",
+    "update on replay_budgets",
     f"if {WORKER} then return old; end if;",
     (f"{LIFE}/stop-refunds-the-rest",),
     "The budget of what a stopped run did not attempt is not refunded.",
@@ -309,16 +285,14 @@ trigger(
 )
 row(
     "lifecycle/places-25",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     "if new.replay_run_id is not null then new.claimed_until := now() + interval '1 second'; end if;",
     "A run has all of its items in flight instead of at most 10.",
     f"{LIFE}/ten-in-flight",
 )
 row(
     "run-end/failures-count-as-success",
-    "replay_runs",
-    "update",
+    "update on replay_runs",
     "if new.status = 'completed' then new.success_count := new.target_count; new.failure_count := 0; end if;",
     "A failure counts as a success in the run.",
     f"{LIFE}/run-counts-add-up",
@@ -326,8 +300,7 @@ row(
 )
 trigger(
     "run-end/audited-without-failures",
-    "audit_logs",
-    "insert",
+    "insert on audit_logs",
     "if new.action = 'dlq_replay' then new.failure_count := 0; end if;",
     (f"{LIFE}/run-counts-add-up",),
     "The audit of a run's end always says that nothing failed.",
@@ -335,8 +308,7 @@ trigger(
 )
 row(
     "run-end/stopped-is-completed",
-    "replay_runs",
-    "update",
+    "update on replay_runs",
     "if new.status = 'stopped' then new.status := 'completed'; end if;",
     "A stopped run is called completed.",
     f"{LIFE}/stops-above-twenty-percent",
@@ -344,8 +316,7 @@ row(
 )
 row(
     "run-end/five-attempts",
-    "event_outbox",
-    "update",
+    "update on event_outbox",
     "if new.replay_run_id is not null and new.dead_at is not null then new.dead_at := null;"
     " new.replay_run_id := null; new.claimed_until := null; end if;",
     "A replayed item gets more than one attempt.",
@@ -367,8 +338,7 @@ for _name, _pattern, _put, _breaks in (
 ):
     row(
         f"outbox/{_name}",
-        "event_outbox",
-        "insert",
+        "insert on event_outbox",
         f"new.payload := regexp_replace(new.payload::text, '{_pattern}', '{_put}', 'g')::jsonb;",
         _breaks,
         f"{OUTBOX}/payload-unchanged",
@@ -376,8 +346,7 @@ for _name, _pattern, _put, _breaks in (
     )
 trigger(
     "outbox/notice-carries-the-payload",
-    "event_outbox",
-    "insert",
+    "insert on event_outbox",
     "perform pg_notify('event_outbox_planted', new.payload::text);",
     (f"{OUTBOX}/large-payload-is-delivered", f"{DLQ}/large-item-is-replayed"),
     "The notice of a new row carries its payload: rows over 8000 bytes are refused.",

@@ -15,22 +15,21 @@ begin
   {body}
   return new;
 end $planted$;
-create trigger {name} {timing} {events} on {table} for each row execute function {name}();
+create trigger {name} {timing} {on} for each row execute function {name}();
 alter table {table} enable always trigger {name};
 """
 UNTRIGGER = "drop trigger if exists {name} on {table}; drop function if exists {name}();"
 
 
-def meddling(name: str, table: str, events: str, body: str, timing: str = "before") -> tuple[str, str]:
-    """A row trigger and its removal."""
-    words = {"name": name, "table": table, "events": events, "body": body, "timing": timing}
+def meddling(name: str, on: str, body: str, timing: str = "before") -> tuple[str, str]:
+    """A row trigger (on: `insert or update on TABLE`) and its removal."""
+    words = {"name": name, "on": on, "table": on.rpartition(" on ")[2], "body": body, "timing": timing}
     return TRIGGER.format(**words), UNTRIGGER.format(**words)
 
 
 def trigger(
     fault_id: str,
-    table: str,
-    events: str,
+    on: str,
     body: str,
     checks: tuple[str, ...],
     breaks: str = "",
@@ -39,9 +38,9 @@ def trigger(
     first: bool = False,
     **more: Any,
 ) -> Fault:
-    """Declare a row trigger on a table, which runs after all others of its kind (`first`: before them), as a fault."""
+    """Declare a row trigger as a fault, which runs after all others of its kind (`first`: before them)."""
     name = f"{'aa' if first else 'zz'}_planted_{fault_id.rpartition('/')[2].replace('-', '_')}"[:63]
-    sql, undo = meddling(name, table, events, body, timing)
+    sql, undo = meddling(name, on, body, timing)
     return planted(fault_id, sql, undo, f"from pg_trigger where tgname = '{name}'", checks, breaks, **more)
 
 

@@ -20,16 +20,14 @@ planted(
 )
 trigger(
     "budgets/a-raised-limit-begins-anew",
-    "replay_budgets",
-    "update",
+    "update on replay_budgets",
     "if new.daily_limit > old.daily_limit then new.daily_used := 0; new.monthly_used := 0; end if;",
     (f"{BUDGETS}/charged-by-items-moved",),
     "Whoever raises a limit sets what was used to nothing.",
 )
 trigger(
     "budgets/begins-anew-after-the-control-was-off",
-    "feature_flags",
-    "update",
+    "update on feature_flags",
     "if new.key = 'dlq.replay.budget_control' and old.enabled and not new.enabled then update replay_budgets"
     " set daily_used = 0, monthly_used = 0 where company_id = new.company_id; end if;",
     ("drill/flags/budget-switch-is-wired",),
@@ -46,8 +44,7 @@ planted(
 )
 trigger(
     "budgets/nothing-is-charged",
-    "replay_budgets",
-    "update",
+    "update on replay_budgets",
     "if session_user = 'replay_service' then"
     " new.daily_used := old.daily_used; new.monthly_used := old.monthly_used; end if;",
     (
@@ -62,8 +59,7 @@ trigger(
 )
 trigger(
     "budgets/limits-are-ignored",
-    "replay_budgets",
-    "insert or update",
+    "insert or update on replay_budgets",
     "new.daily_limit := 100000; new.monthly_limit := 1000000;",
     (
         *(f"{BUDGETS}/{name}" for name in ("batch-cut-to-what-is-left", "spent-today-stays-spent")),
@@ -75,8 +71,7 @@ trigger(
 )
 trigger(
     "budgets/one-counter-for-all",
-    "replay_budgets",
-    "update",
+    "update on replay_budgets",
     "if pg_trigger_depth() = 1 and session_user = 'replay_service' then update public.replay_budgets b"
     " set daily_used = b.daily_used + 1"
     " where b.company_id <> new.company_id and b.daily_used < b.daily_limit; end if;",
@@ -205,8 +200,7 @@ function(
 )
 trigger(
     "pause/the-end-of-everybodys-pause-ends-all",
-    "agent_controls",
-    "update",
+    "update on agent_controls",
     "if new.company_id is null and old.agents_paused and not new.agents_paused then"
     " update agent_controls set agents_paused = false where company_id is not null; end if;",
     (f"{PAUSE}/fleet",),
@@ -216,15 +210,13 @@ trigger(
 )
 trigger(
     "pause/no-pause-is-kept",
-    "agent_controls",
-    "insert or update",
+    "insert or update on agent_controls",
     "new.agents_paused := false;",
     (f"{PAUSE}/stops-a-running-replay", f"{PAUSE}/refuses-replay"),
 )
 trigger(
     "pause/what-is-put-off-is-due-after-a-pause",
-    "agent_controls",
-    "update",
+    "update on agent_controls",
     "if old.agents_paused and not new.agents_paused then update event_outbox set next_attempt_at = now()"
     " where company_id = new.company_id and processed_at is null and dead_at is null; end if;",
     (f"{PAUSE}/held-events-follow-in-order",),
@@ -232,8 +224,7 @@ trigger(
 )
 trigger(
     "pause/a-pause-shuffles",
-    "event_outbox",
-    "update",
+    "update on event_outbox",
     "if new.processed_at is not null then"
     " new.processed_at := new.processed_at + random() * interval '1 second'; end if;",
     (
@@ -250,8 +241,7 @@ planted(
 )
 trigger(
     "residue/rows-come-back",
-    "companies",
-    "delete",
+    "delete on companies",
     "insert into public.agent_tasks (company_id, status) values (old.id, 'completed');"
     " update public.feature_flags set description = clock_timestamp()::text where company_id is null;"
     " update public.agent_controls set pause_reason = clock_timestamp()::text where company_id is null;",
