@@ -15,8 +15,7 @@ from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
-from gates.deployment.dialect.current import current
-from gates.deployment.dialect.relations import AbsentColumn
+from gates.deployment.dialect.current import AbsentColumn, current
 from gates.deployment.ids import id_of, new_id
 from gates.deployment.requests import bucket
 from gates.deployment.sql.database import Connection, execute, value

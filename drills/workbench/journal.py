@@ -21,7 +21,7 @@ from drills.workbench.credentials import REPLAY
 from drills.workbench.database import query
 from drills.workbench.scene import LISTS
 from drills.workbench.traces import traces_in
-from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
+from gates.deployment.dialect.current import AbsentColumn, AbsentTable
 from gates.deployment.ids import id_of
 from gates.deployment.requests import Answer, Request, claims_of
 from gates.deployment.sql.connection import Answering

@@ -5,9 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import postgast
-from postgast.pg_query_pb2 import CommonTableExpr, FuncCall, LockingClause, ParamRef, Token
-
 from gates.evidence import JsonValue
 from gates.inputs.shapes import Text
 from gates.inputs.strict_yaml import YamlNode
@@ -45,6 +42,9 @@ class SqlExpression:
 
 
 def _problems(text: str, *, takes_value: bool) -> Iterator[str]:
+    import postgast  # noqa: PLC0415  -- the parser costs 0.1 s, and most policies have no SQL
+    from postgast.pg_query_pb2 import CommonTableExpr, FuncCall, LockingClause, ParamRef, Token  # noqa: PLC0415
+
     sql = text.replace(VALUE, "$1") if takes_value else text
     try:
         # alone it ends what it begins; between parentheses it is neither a list nor more than an expression

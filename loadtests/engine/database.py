@@ -13,7 +13,7 @@ from pathlib import Path
 import gevent
 import psycopg
 
-from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
+from gates.deployment.dialect.current import AbsentColumn, AbsentTable
 from gates.deployment.ids import id_of, new_id
 from gates.deployment.sql.database import Connection, connect, execute, sql
 from gates.deployment.sql.failures import in_words

@@ -13,6 +13,14 @@ NAMES = "GATE_NAMES"
 """The variable that tells the process of a suite the names."""
 
 
+class AbsentColumn(psycopg.errors.UndefinedColumn):
+    """The deployment lacks a column that a statement needs, by its names; treated like the server's own error."""
+
+
+class AbsentTable(psycopg.errors.UndefinedTable):
+    """Like AbsentColumn, for a table."""
+
+
 class Writer(Protocol):
     """Translates a statement of the contract, with its parameters, for the deployment."""
 

@@ -4,23 +4,14 @@ import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-import psycopg
-
 from gates.contract.limit_calls import MOST_CALLS, LimitCalls
 from gates.contract.names import ID_KINDS, Names, RelationNames
+from gates.deployment.dialect.current import AbsentColumn, AbsentTable
 from gates.deployment.dialect.tokens import literal, quoted
 
 SYSTEM = ("xmin", "ctid", "tableoid")
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 """A state that is stored as a number."""
-
-
-class AbsentColumn(psycopg.errors.UndefinedColumn):
-    """The deployment lacks a column that a statement needs, by its names; treated like the server's own error."""
-
-
-class AbsentTable(psycopg.errors.UndefinedTable):
-    """Like AbsentColumn, for a table."""
 
 
 def absent(what: str) -> AbsentColumn:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from gates.contract.limit_calls import LimitCalls
 from gates.contract.names import Names, RelationNames
-from gates.deployment.dialect.relations import WHOLE, AbsentColumn, absent, kind_of, read, real_name, translated
+from gates.deployment.dialect.current import AbsentColumn
+from gates.deployment.dialect.relations import WHOLE, absent, kind_of, read, real_name, translated
 from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
 
 DECORATION = frozenset(

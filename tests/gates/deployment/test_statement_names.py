@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from gates.contract.names import load, names_of
-from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
+from gates.deployment.dialect.current import AbsentColumn, AbsentTable
 from gates.deployment.dialect.statement import Translator
 from tests.cases import rewritten
 from tests.sources import ROOT

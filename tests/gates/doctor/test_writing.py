@@ -19,7 +19,8 @@ from gates import catalogue, config
 from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.decision.policy_file import parse
-from gates.deployment.dialect.relations import AbsentColumn, read
+from gates.deployment.dialect.current import AbsentColumn
+from gates.deployment.dialect.relations import read
 from gates.doctor.diagnosis import DatabaseView, judge
 from gates.doctor.draft.draft import draft
 from gates.doctor.draft.lines import comment, scalar
