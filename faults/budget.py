@@ -10,7 +10,7 @@ import psycopg
 from faults.altered import altered, around
 from faults.catalogue import service
 from faults.probe import Probe
-from faults.requests import REQUEST, remembering
+from faults.requests import REQUEST, is_forced, remembering
 from replay_service.database import QUERIES, Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -231,3 +231,31 @@ async def dry_run_charged(release: Parts, conn: Connection, row: Any) -> None:
     if row.action == "dlq_replay_dry_run" and row.target_count:
         await release.reserve_budget(conn, row.scope)
         await release.charge(conn, row.scope, row.target_count)
+
+
+@service(lambda p: _forced_beside_another(p) != 429, f"{BUDGETS}/race-never-overspends", "racing")
+def forced_replays_take_no_lock(settings: Settings) -> Parts:
+    """A forced replay reads the budget without a lock: beside another one it overspends, or fails."""
+    release = remembering(settings)
+
+    async def reserve(conn: Connection, company_id: str) -> int:
+        return await (release.preview_budget if is_forced() else release.reserve_budget)(conn, company_id)
+
+    return dataclasses.replace(release, reserve_budget=reserve)
+
+
+def _forced_beside_another(probe: Probe) -> int:
+    """The status of a forced replay that comes while another spends what is left."""
+    with (
+        probe.tenant() as company,
+        psycopg.connect(probe.environ["DATABASE_URL"]) as other,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        probe.letters(company, 1)
+        set_budget(probe, company, {"daily_limit": 3})
+        other.execute("UPDATE replay_budgets SET daily_used = 3, monthly_used = 3 WHERE company_id = %s", (company,))
+        answer = beside.submit(probe.replay, company, force=True)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+        probe.within(3, lambda: bool(probe.value(waits, "%replay_budgets%")))
+        other.commit()
+        return answer.result(10).status_code

@@ -301,3 +301,31 @@ def one_process_keeps_tokens(settings: Settings) -> Parts:
 def _by_token(probe: Probe, at: int, number: int) -> int:
     """The status of a body that is refused with 400 where the token is accepted, and with 401 elsewhere."""
     return probe.send(dry_body(probe), probe.as_token(probe.token({"exp": at, "sub": f"n{number}"}))).status_code
+
+
+@service(lambda p: _names(p, aggregate_key="it's") == 500, "drill/outbox/event-as-sent", "500")
+@around("emit")
+async def quotes_are_server_errors(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    """A quote in the key of an event is a server error: the statement is put together as text."""
+    if "'" in (request.aggregate_key or ""):
+        raise SyntaxError(f"at or near {event_id}")
+    return await release.emit(conn, request, event_id)
+
+
+@service(lambda p: _names(p, aggregate_key="a/b") == "a", "drill/outbox/event-as-sent", "aggregate_key")
+@instead_of("read_event")
+def keys_end_at_a_slash(raw: bytes) -> EventRequest:
+    """The key of an event ends at a slash: it is part of a path on its way, and keys that differ there are one."""
+    request = read_event(raw)
+    key = request.aggregate_key
+    return dataclasses.replace(request, aggregate_key=key.partition("/")[0] or key if key else None)
+
+
+def _names(probe: Probe, **names: str) -> Any:
+    """The key of an event with these names as it is stored, or the status that refuses it."""
+    with probe.tenant() as company:
+        answer = probe.event(company, **names)
+        known = probe.rows("SELECT aggregate_key FROM events WHERE company_id = %s", company)
+        return known[0][0] if known else answer.status_code

@@ -266,3 +266,20 @@ def _waits_without_a_key(probe: Probe) -> bool:
     with probe.tenant() as company:
         put(probe, company, next_attempt_at=probe.value(LATER))
         return not is_done(probe, put(probe, company, **asked), 3)
+
+
+@worker(lambda p: _waits_for_what_is_done(p), f"{OUTBOX}/effect-within-two-seconds", ("2 s", "2000 ms"))
+def locks_of_keys_outlive_deliveries(settings: WorkerSettings) -> WorkerParts:
+    """The lock of a key outlives its delivery by four seconds: the next event of the key waits for that, done or
+    not.
+    """
+    due = "e.next_attempt_at <= now() AND (e.claimed_until"
+    done = "x.company_id = e.company_id AND x.aggregate_key = e.aggregate_key AND x.id < e.id"
+    late = f"EXISTS (SELECT FROM public.event_outbox x WHERE {done} AND x.processed_at > now() - interval '4 s')"
+    return altered_worker(settings, ("drain_lane", due, f"NOT {late} AND {due}"))
+
+
+def _waits_for_what_is_done(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        before = put(probe, company, aggregate_key="k")
+        return is_done(probe, before) and not is_done(probe, put(probe, company, aggregate_key="k"), 2)

@@ -306,7 +306,7 @@ def _without_effect(probe: Probe, count: int) -> bool:
 
 
 @worker(
-    lambda p: _done_late(p), (f"{OUTBOX}/effect-within-two-seconds", "load/outbox_lag_ms/avg"), ("2 s", "lag", "effect")
+    lambda p: is_late(p), (f"{OUTBOX}/effect-within-two-seconds", "load/outbox_lag_ms/avg"), ("2 s", "lag", "effect")
 )
 def three_seconds_late(settings: WorkerSettings) -> WorkerParts:
     """Events are delivered 3 s after they are due."""
@@ -314,7 +314,7 @@ def three_seconds_late(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, *((name, _DUE, late) for name in BOTH))
 
 
-def _done_late(probe: Probe) -> bool:
+def is_late(probe: Probe) -> bool:
     with probe.tenant() as company:
         event = put(probe, company)
         return not is_done(probe, event, 2) and is_done(probe, event, 6)

@@ -58,6 +58,20 @@ def letter_without_retries(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    lambda p: _after_death(p, "SELECT created_at < now() - interval '1 h' FROM dead_letter_queue WHERE company_id=%s"),
+    f"{OUTBOX}/dead-letter-once",
+    "dated",
+)
+def letters_are_dated_elsewhere(settings: WorkerSettings) -> WorkerParts:
+    """A new dead letter is dated by the clock on the wall of a zone five hours west: the alert sees no letter come."""
+    columns = ("payload, error_type, error_message)", "payload, error_type, error_message, created_at)")
+    said = "h.payload, %(error_type)s, %(error_message)s"
+    return altered_worker(
+        settings, ("settle_failed", *columns), ("settle_failed", said, f"{said}, clock_timestamp() - interval '5 h'")
+    )
+
+
+@worker(
     lambda p: state_of(p, _ROW, 4, **failing(), attempts=4)[1] is False,
     f"{OUTBOX}/dead-letter-in-one-transaction",
     "dead",

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from faults.altered import altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import LATER, is_done, put
@@ -77,16 +79,38 @@ def what_asks_an_agent_is_not_held(settings: WorkerSettings) -> WorkerParts:
 @worker(lambda p: _goes_on(p), FLEET, "delivered while the fleet was paused", production=False)
 def runs_go_on_while_everybody_is(settings: WorkerSettings) -> WorkerParts:
     """A global pause does not stop running replays: they check only their tenant's pause."""
-    asked = "public.is_company_paused(r.company_id)"
     own = "EXISTS (SELECT FROM public.agent_controls a WHERE a.agents_paused AND a.company_id = r.company_id)"
+    return _runs_ask(settings, own)
+
+
+def _runs_ask(settings: WorkerSettings, paused: str) -> WorkerParts:
+    """The worker whose runs are held by this alone."""
+    asked = "public.is_company_paused(r.company_id)"
     due, on = "WHERE w.is_due AND ", "w.company_id NOT IN (SELECT t.company_id FROM tenants t WHERE NOT t.is_on)"
     return altered_worker(
         settings,
         ("drain_lane", f"{due}{on}", f"{due}(w.is_replay OR {on})"),
         ("claim_events", f"{due}{on}", f"{due}(w.replay_run_id IS NOT NULL OR {on})"),
-        ("lock_runs", asked, own),
-        ("claim_items", asked, own),
+        ("lock_runs", asked, paused),
+        ("claim_items", asked, paused),
     )
+
+
+@worker(lambda p: _goes_on_forced(p), "drill/pause/stops-a-running-replay", "after the pause")
+def forced_runs_go_on(settings: WorkerSettings) -> WorkerParts:
+    """A pause does not stop a running replay that was forced."""
+    started = "l.action = 'dlq_replay_started' AND l.metadata ->> 'replay_run_id' = r.id::text"
+    forced = f"EXISTS (SELECT FROM public.audit_logs l WHERE {started} AND l.metadata @> '{{\"force\": true}}')"
+    return _runs_ask(settings, f"(public.is_company_paused(r.company_id) AND NOT {forced})")
+
+
+def _goes_on_forced(probe: Probe) -> bool:
+    """Whether what is left of a forced run is done in a pause."""
+    with probe.tenant() as company:
+        probe.letters(company, 20, event_type="drill.slow", payload=Jsonb({"drill": {"delay_ms": 800}}))
+        run = probe.replay(company, force=True).json()["replay_run_id"]
+        probe.pause(company)
+        return probe.settled(run)
 
 
 def _goes_on(probe: Probe) -> bool:

@@ -1,18 +1,24 @@
 """Faults of one state of the data: a promise that is kept but for rows of some age, tenant, key or switch."""
 
 import dataclasses
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from faults.altered import altered, altered_worker
 from faults.catalogue import service, worker
-from faults.outbox import BOTH
+from faults.effects import moving_apart
+from faults.lifecycle import FAILS
+from faults.outbox import BOTH, is_late
 from faults.probe import Probe
+from faults.requests import is_forced, remembering
 from faults.trigger.planting import function, released
 from replay_service.audit import RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
+from replay_service.validation import EventRequest
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -206,3 +212,94 @@ def duplicates_list_what_is_there(settings: Settings) -> Parts:
     items = f"(SELECT coalesce(jsonb_agg(told.id ORDER BY place), '[]') FROM {_TAKEN} {_THERE})"
     change = ("payload_hash, response,", f"payload_hash, response || jsonb_build_object('items', {items}),")
     return altered(settings, "find_run", change)
+
+
+@worker(
+    lambda p: _replayed_beside_a_task(p) == [("resolved", "queued")],
+    "drill/outbox/unfinished-task-becomes-the-effect",
+    "effects",
+)
+def open_tasks_hide_the_effect(settings: WorkerSettings) -> WorkerParts:
+    """A task that is queued or running prevents the effect of a replay of its event: the item is resolved
+    without one.
+    """
+    return altered_worker(settings, ("settle_item", "WHERE t.status <> 'completed'", "WHERE t.status = 'failed'"))
+
+
+def _replayed_beside_a_task(probe: Probe) -> list[Any]:
+    """An item and the task of its event, which was queued when the item was replayed."""
+    states = """SELECT d.status, t.status FROM dead_letter_queue d JOIN agent_tasks t USING (company_id, event_id)
+        WHERE company_id = %s"""
+    with probe.tenant() as company:
+        event = str(uuid.uuid4())
+        probe.rows("INSERT INTO agent_tasks (company_id, event_id) VALUES (%s, %s)", company, event)
+        probe.letters(company, 1, event_id=event)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        return probe.rows(states, company)
+
+
+@worker(is_late, "drill/outbox/effect-within-two-seconds", ("2 s", "2000 ms"))
+def events_of_no_order_wait(settings: WorkerSettings) -> WorkerParts:
+    """An event without a key waits for four seconds: only those of a key are delivered when they are written."""
+    due = "e.next_attempt_at <= now() AND (e.claimed_until"
+    wait = f"(e.aggregate_key IS NOT NULL OR e.inserted_at < now() - interval '4 s') AND {due}"
+    return altered_worker(settings, ("drain_lane", due, wait))
+
+
+@service(lambda p: _by_its_id_again(p) == [], "drill/lifecycle/failed-item-is-pending-again", "by its id")
+def taken_items_have_no_name(settings: Settings) -> Parts:
+    """An item that a run has taken once is not replayed by its id again: it still bears that run."""
+    return altered(settings, "pick_items_by_id", ("AND retry_count", "AND replay_run_id IS NULL AND retry_count"))
+
+
+def _by_its_id_again(probe: Probe) -> Any:
+    """What a dry run shows of a named item whose replay failed."""
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1, **FAILS)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        return probe.replay(company, dry_run=True, force=True, dlq_ids=ids).json()["items"]
+
+
+@service(lambda p: _apart(p) == [(False,)], "drill/outbox/event-and-row-together", "transactions")
+def events_of_no_order_in_two_steps(settings: Settings) -> Parts:
+    """The outbox row of an event without a key is written after its event has committed: a crash between loses it."""
+    queued = "FROM stored WHERE path = 'outbox'"
+    release = altered(settings, "emit_event", (queued, f"{queued} AND aggregate_key IS NOT NULL"))
+    add = b"""INSERT INTO event_outbox (event_id, company_id, event_type, payload)
+        SELECT id, company_id, event_type, payload FROM events WHERE id = %s"""
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_duplicate = await release.emit(conn, request, event_id)
+        if (path, is_duplicate, request.aggregate_key) == ("outbox", False, None):
+            await conn.execute(add, (event_id,))
+        return path, is_duplicate
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _apart(probe: Probe) -> list[Any]:
+    """Whether one transaction wrote an event without a key and its outbox row."""
+    joined = "events e JOIN event_outbox o ON o.event_id = e.id WHERE e.company_id = %s"
+    with probe.tenant() as company:
+        probe.event(company, aggregate_key=None)
+        return probe.rows(f"SELECT e.txid = o.txid FROM {joined}", company)
+
+
+@service(lambda p: _moved_apart(p) == [(False,)], "drill/dlq/run-and-items-together", "transactions")
+def forced_items_are_moved_apart(settings: Settings) -> Parts:
+    """The items of a forced replay are moved after its transaction: a crash between leaves a run that does nothing."""
+    release, apart = remembering(settings), moving_apart(settings, 0)
+
+    async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
+        await (apart if is_forced() else release).move(conn, run_id, items)
+
+    return dataclasses.replace(release, move=move, replay=apart.replay)
+
+
+def _moved_apart(probe: Probe) -> list[Any]:
+    """Whether one transaction wrote a forced run and the outbox row of its item."""
+    joined = "replay_runs r JOIN event_outbox o ON o.replay_run_id = r.id WHERE r.company_id = %s"
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        probe.replay(company, force=True)
+        return probe.rows(f"SELECT r.txid = o.txid FROM {joined}", company)

@@ -90,18 +90,21 @@ def test_letter_is_kept(scene: Scene) -> None:
 
 @drill("drill/dlq/run-and-items-together", covers=("I03", "L01"))
 def test_run_and_items_together(scene: Scene) -> None:
-    """A run and the outbox rows of its many items are written by one transaction (equal txid).
+    """A run and the outbox rows of its many items, also of named or forced ones, are of one transaction (equal txid).
 
     A crash between two transactions leaves an acknowledged run that does nothing, or items delivered without a run.
     """
     many = min(27, current().limit("batch"))
-    run = str(scene.run(scene.company(items=many), max=many)["replay_run_id"])
-    own = {str(r["txid"]) for r in scene.rows("select txid from public.replay_runs where id = %s", run)}
-    scene.seen.require(own, "the run is gone")
-    rows = [str(r["txid"]) for r in scene.rows("select txid from public.event_outbox where replay_run_id = %s", run)]
-    assert len(rows) == many, f"{len(rows)} outbox rows are there once the run of {many} items is answered"
-    assert {*rows} == own, f"transactions: run {own}, outbox rows {sorted({*rows})}; one is due"
-    scene.seen.count(len(rows) + 1)
+    company = scene.company(items=many + 4)
+    named = scene.known(dlq_ids=[str(item["id"]) for item in scene.items(company)[-2:]])
+    for count, way in ((2, named), (many, {}), (2, scene.known(force=True))):
+        run = str(scene.run(company, max=count, **way)["replay_run_id"])
+        own = {str(r["txid"]) for r in scene.rows("select txid from public.replay_runs where id = %s", run)}
+        scene.seen.require(own, "the run is gone")
+        rows = [str(r["txid"]) for r in scene.rows("select txid from public.event_outbox where replay_run_id=%s", run)]
+        assert len(rows) == count, f"{len(rows)} outbox rows are there once the run of {count} items is answered"
+        assert {*rows} == own, f"transactions: run {own}, outbox rows {sorted({*rows})}; one is due"
+        scene.seen.count(len(rows) + 1)
 
 
 @drill("drill/dlq/item-without-event-id", after=DELIVERS, covers=("L09", "L01"))

@@ -173,7 +173,7 @@ def test_follower_of_a_row_that_backs_off(scene: Scene) -> None:
 
 @drill("drill/outbox/unfinished-task-becomes-the-effect", covers=("K06", "K18"))
 def test_unfinished_task_becomes_the_effect(scene: Scene) -> None:
-    """An event to which attempts left a task, queued, running or failed, still has its effect, once.
+    """An event to which attempts left a task, queued, running or failed, still has its effect, once; replayed, too.
 
     A worker that checks only whether a task exists takes unfinished work for done, or fails on it for ever.
     """
@@ -186,6 +186,13 @@ def test_unfinished_task_becomes_the_effect(scene: Scene) -> None:
         for event in fresh if leaves else ():
             scene.rows(UNFINISHED, company, event, status)
         events += fresh
+    if leaves and scene.claims("replay"):
+        items = {new_id("event"): status for status in ("queued", "running")}
+        for event, status in items.items():
+            scene.rows(UNFINISHED, company, event, status)
+        scene.tenants.add_rows(company, [{"event_id": event} for event in items])
+        scene.run(company, max=2)
+        events += items
     scene.make_due(company)
     scene.delivered(events)
     scene.passes_by(company, 1)

@@ -171,8 +171,8 @@ def _put_off(scene: Scene, company: str) -> bool:
 @pytest.mark.waits(0.5)
 @drill("drill/outbox/dead-letter-once", covers=("K14", "L01"))
 def test_dead_letter_once(scene: Scene) -> None:
-    """After its last attempt an event is dead, has no effect, and is in the dead letter queue once, with a reason; so
-    is the next event of its key. It stays so when it is sent again.
+    """After its last attempt an event is dead, has no effect, and is in the dead letter queue once, with a reason and
+    dated now; so is the next event of its key. It stays so when it is sent again.
 
     An event that is dropped after its last attempt is lost, and nobody is told.
     """
@@ -192,6 +192,9 @@ def test_dead_letter_once(scene: Scene) -> None:
     if current().has("dead_letter_queue", "retry_count") and current().has("dead_letter_queue", "max_retries"):
         spent = scene.count("dead_letter_queue", company, "retry_count >= max_retries")
         assert spent == 0, f"{spent} of 2 new dead letters have no retry left: no replay may ever take them"
+    if current().has("dead_letter_queue", "created_at"):
+        elsewhere = scene.count("dead_letter_queue", company, "abs(extract(epoch from now() - created_at)) > 1800")
+        assert elsewhere == 0, f"{elsewhere} of 2 new dead letters are dated elsewhere: no alert sees them come"
     assert not scene.effects(events), "a dead event has a completed effect"
     if "/events/{event_id}" not in current().lacking:
         shown = scene.event_status(events[0], company).get("effect_at")

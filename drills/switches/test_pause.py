@@ -212,9 +212,9 @@ def test_held_events_follow_in_order(scene: Scene) -> None:
 @pytest.mark.waits(1)
 @drill("drill/pause/stops-a-running-replay", needs=("database", "drill-agent"), after=DELIVERS, covers=("E03", "E04"))
 def test_stops_a_running_replay(scene: Scene) -> None:
-    """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, even after two
-    days, all is done. Meanwhile the run is read as ever. Where what is in flight fails, the run is stopped, and the
-    rest is refunded.
+    """A pause during a replay, even a forced one, lets at most the ten items in flight finish and holds the rest;
+    unpaused, even after two days, all is done. Meanwhile the run is read as ever. Where what is in flight fails, the
+    run is stopped, and the rest is refunded.
 
     A pause that is read only at the start does not stop the replay that does harm.
     """
@@ -224,7 +224,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     other = scene.company("b", items=2)
     failing = scene.company("c", items=30, payload=json.dumps({"drill": {"fail_times": -1, "delay_ms": 1000}}))
     stopped = str(scene.run(failing, max=30)["replay_run_id"])
-    run = str(scene.run(company, max=30)["replay_run_id"])
+    run = str(scene.run(company, max=30, **scene.known(force=True))["replay_run_id"])
     done = "select count(*) as items from public.event_outbox where replay_run_id = %s and processed_at is not null"
     scene.until(lambda: scene.number(done, run) >= 1, "the first item of the run")
     with scene.db.at_once() as commit:

@@ -89,8 +89,10 @@ PAYLOAD: dict[str, Any] = {
 _ODD_NAMES = {"dotted.name": 1, "$ref": "#", "": "", "__proto__": {"a": 1}, "constructor": 1}
 KEPT_PAYLOAD = {**PAYLOAD, **_ODD_NAMES, "none": None, "deep": [None, {"none": None}]}
 """The same, as a row may have it."""
-KEPT_TYPE = "drill.Letter/v2 \U0001f69a".ljust(190, "x") + " "
-KEPT_KEY = " Kunde Ä A\u0308 \uff10\u2167 \U0001f69a 0007".ljust(190, "x") + " "
+QUOTED = 'it\'s a "name": 100%s/{0},\\d;--#$1'
+"""A name with what statements, formats and paths are put together with."""
+KEPT_TYPE = f"drill.Letter/v2 \U0001f69a {QUOTED}".ljust(190, "x") + " "
+KEPT_KEY = f" Kunde Ä A\u0308 \uff10\u2167 \U0001f69a 0007 {QUOTED}".ljust(190, "x") + " "
 """Type and key of an event that a careless way cuts, trims, folds or normalises."""
 
 
