@@ -161,19 +161,18 @@ def test_replays_are_counted(scene: Scene, spread: bool) -> None:
             scene.seen.expect(request, door.send(request), 200, control=True)
 
     grown: list[float] = []
-    longest_s = 0.0
+    began = time.monotonic()
     while len(grown) < 3 and 3.0 not in grown:
-        began = time.monotonic()
         with HttpDoor(scene.target.base_url) as door:  # one connection: one instance of several
             before = _counted(door, scene.seen, spread=spread)
             act(door)
             # what counts from the last scrape on has forgotten them at the second
             after = [_replays(_counted(door, scene.seen, spread=spread)) for _ in range(2)]
         grown.append(min(after) - _replays(before))
-        longest_s = max(longest_s, time.monotonic() - began)
+    took_s = time.monotonic() - began
     scene.seen.value(grown[-1], 3, "requests")
-    more = min(grown) - 3
-    others = more > 0 and _others_call(scene, more, longest_s, spread=spread)
+    # in all tries together: a caller now and then, as the gate's own watchdog, explains none of three
+    others = min(grown) > 3 and _others_call(scene, sum(grown) - 3 * len(grown), took_s, spread=spread)
     # instances with equal counts cannot be told apart; a counter that stands still is seen all the same
     told = 3.0 in grown or others or not spread or not any(grown)
     scene.seen.require(told, f"several instances answer: they grew by {grown}")
