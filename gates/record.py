@@ -209,14 +209,14 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
     path = folder / RUN
     try:
         run = _readable(foreign.json_value(disk.read(path, MOST_BYTES), foreign.MOST_MARKS_OWN))
-        if not run["finished_at"]:
+        if not _member(run, "finished_at", _text):
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = _member(run, "policy", Policy.from_json)
         decided_at = _member(run, "decided_at", moment)
         action = _member(run, "action", Action.from_json)
         end = _member(run, "evidence", lambda found: typed(ChainEnd(**found)))
         evidence = read_log(folder / EVIDENCE, end).evidence
-        started_at, finished_at = run["started_at"], run["finished_at"]
+        started_at, finished_at = _member(run, "started_at", _text), _member(run, "finished_at", _text)
     except FileNotFoundError as error:
         lost = f"there is no {error.filename}; allowed: the folder of a gate run"
         raise CannotWork(f"{lost}. Run the gate, or name the folder of a run") from error
@@ -238,7 +238,8 @@ def _readable(run: JsonValue) -> dict[str, Any]:
     if _member(run, "format", str) != str(FORMAT):
         raise ValueError(f"format {run['format']} where {FORMAT} is read: another version of the gate wrote it")
     for name in TEXTS:
-        _member(run, name, _text)
+        if name in run:
+            _member(run, name, _text)
     return run
 
 
