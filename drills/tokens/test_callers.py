@@ -4,8 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import pytest
-
 from drills.workbench.checks import TOKEN
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
@@ -15,8 +13,6 @@ from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import Request, encode_body, replay_fields, token_post
 from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG
-
-pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=("database", "mint"), after=TOKEN)
 

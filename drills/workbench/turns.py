@@ -7,8 +7,8 @@ of a drill is waiting. They are given the checks in their order, and send the re
 A check of the main part that found the workers busy with others runs once more behind it, alone.
 
 With `--beside-load L` the load runs in the middle: a byte to `--calls` asks the gate for it, and one from `--when-told`
-says that it is over. Until then L processes run what disturbs no load: checks that ask the database nothing, or whose
-module is marked. The others work before it.
+says that it is over. Until then L processes run the checks that ask the database nothing, and so make no dead letters,
+which the load counts. The others work before it.
 """
 
 import itertools
@@ -35,9 +35,9 @@ from gates.evidence import Severity
 
 SENTINELS, BEHIND, MAIN, LOADED, LAST = 1, 2, 3, 4, 5
 """Ranks: sentinels that depend on no other, those that do, `main`, its part beside the load, `last`."""
-WAITS, TOGETHER, BESIDE_LOAD = "waits", "together", "beside_load"
-"""Marks a check that waits for half a second or longer: `waits(seconds)`; a module whose checks share what one of them
-did, so that one process runs them all; and a module whose checks may run beside the load.
+WAITS, TOGETHER = "waits", "together"
+"""Marks a check that waits for half a second or longer: `waits(seconds)`; and a module whose checks share what one of
+them did, so that one process runs them all.
 """
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
@@ -73,11 +73,6 @@ def asks_database(unit: Unit) -> bool:
     """Whether running the unit opens a database session."""
     needs = {need for item in unit if (spec := spec_of(item)) for need in spec.needs}
     return bool(needs & {"database", "tenants"}) or any("sql_door" in item.fixturenames for item in unit)  # type: ignore[attr-defined]
-
-
-def may_run_beside_load(unit: Unit) -> bool:
-    """Whether the unit asks the database nothing, or its module says that it disturbs no load."""
-    return not asks_database(unit) or any(item.get_closest_marker(BESIDE_LOAD) for item in unit)
 
 
 def pages(item: pytest.Item) -> bool:
@@ -133,7 +128,7 @@ class Crew:
         """The ranks with their units, in turn."""
         for number, ranked in itertools.groupby(items, rank):
             units = in_units([*ranked])
-            beside = [unit for unit in units if may_run_beside_load(unit)] if number == MAIN and self._load else []
+            beside = [unit for unit in units if not asks_database(unit)] if number == MAIN and self._load else []
             yield number, [unit for unit in units if unit not in beside]
             if beside:
                 yield LOADED, beside

@@ -15,10 +15,7 @@ from gates.stages.preflight.credentials import ADMIN, SIGNING
 from gates.stages.watchdog import known_shut
 
 LOAD = ("load/",)
-COUNTED = tuple(
-    f"load/{metric}/"
-    for metric in ("dlq_items_count", "events_lost", "runs_lost", "answers_mixed", "companies_failing")
-)
+COUNTED = tuple(f"load/{metric}/" for metric in ("events_lost", "runs_lost", "answers_mixed", "companies_failing"))
 """Checks whose failure no other work on the target explains."""
 Loader = Callable[[Target, Path], list[Evidence]]
 """Loads the target, writes into the folder, and returns evidence for each check of the load."""

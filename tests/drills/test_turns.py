@@ -148,10 +148,9 @@ def at_work():
 @check("drill/x/main")
 def test_main(sql_door): pathlib.Path("main-is-over").touch()
 
-@pytest.mark.beside_load
 @pytest.mark.parametrize("number", range(6))
-@check("drill/x/marked")
-def test_marked(sql_door, number):
+@check("drill/x/asks-nothing")
+def test_asks_nothing(number):
     assert pathlib.Path("main-is-over").exists()
     place = pathlib.Path(f"works-{number}")
     place.touch()
@@ -160,9 +159,6 @@ def test_marked(sql_door, number):
     while number < 2 and not pathlib.Path("most-2").exists():
         assert time.monotonic() < deadline
     place.unlink()
-
-@check("drill/x/asks-nothing")
-def test_asks_nothing(): assert pathlib.Path("main-is-over").exists()
 
 @check("drill/x/last", phase="last")
 def test_last(): assert pathlib.Path("is-over").exists()
@@ -231,7 +227,7 @@ def start(folder: Path, *options: str, ends: Sequence[int] = (), **modules: str)
     """Start pytest over these modules, with these ends of pipes."""
     for name, text in {"conftest": CONFTEST, **modules}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    ini = "[pytest]\nmarkers = check\n    together\n    waits\n    beside_load\n"
+    ini = "[pytest]\nmarkers = check\n    together\n    waits\n"
     (folder / "pytest.ini").write_text(ini, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
@@ -284,14 +280,14 @@ def test_the_load_runs_beside_what_disturbs_none(tmp_path: Path) -> None:
     process = start(tmp_path, *options, ends=(waits, calls), test_loaded=LOADED)
     os.write(tell, b"1")
     assert os.read(called, 1)
-    until(lambda: len((tmp_path / "ran").read_text(encoding="utf-8").split()) == 8)
+    until(lambda: len((tmp_path / "ran").read_text(encoding="utf-8").split()) == 7)
     most = {path.name for path in tmp_path.glob("most-*")}
     (tmp_path / "is-over").touch()
     os.write(tell, b"1")
     said, _ = process.communicate(timeout=60)
     for end in (waits, tell, called, calls):
         os.close(end)
-    assert "9 passed" in said, said
+    assert "8 passed" in said, said
     assert "most-2" in most
     assert "most-3" not in most
 
