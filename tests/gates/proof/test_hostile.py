@@ -12,7 +12,7 @@ import pytest
 from gates.evidence import TargetKind
 from gates.proof.hostile import acts, kills, liars
 from gates.proof.hostile.acts import EMERGENCY, PROMOTE, ROLLBACK, Act, HandState
-from gates.proof.hostile.arena import HostileRun, live
+from gates.proof.hostile.arena import POLICY, Arena, HostileRun, live
 from gates.proof.hostile.copies import Copies
 from gates.proof.hostile.impostors import Gate, Impostor, impostors
 from gates.proof.hostile.partitions import Hand
@@ -20,7 +20,7 @@ from gates.proof.hostile.residue import leaks
 from gates.proof.hostile.suite import judged, names, on_the_hand, spread
 from gates.proof.judgement import GateRun
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import bench
+from gates.proof.workbench.bench import ProofBench, bench
 from gates.proof.workbench.programs import FinishedProgram
 from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.stack.plan import StackOptions
@@ -166,3 +166,13 @@ def test_every_gate_kind_has_a_control() -> None:
     """For each kind of gate one server must be promoted: a gate that never promotes would withstand all."""
     controls = {one.gate for one in impostors() if one.allowed == (Decision.PROMOTE,)}
     assert controls == set(Gate)
+
+
+def test_the_short_gate_promotes_a_healthy_deployment(deployment: ProofBench, tmp_path: Path) -> None:
+    """The gate that most hostile servers meet is a real one: it still fits the whole gate that it is made of."""
+    (policy := tmp_path / "gate.yaml").write_text(POLICY, encoding="utf-8")
+    control = next(one for one in impostors() if one.name == "control-short")
+    met = Arena(deployment, tmp_path, policy).meet(control)
+    assert met == HostileRun(met.run, ())
+    assert met.run.verdict is not None
+    assert met.run.verdict.decision is Decision.PROMOTE
