@@ -59,10 +59,12 @@ INJECTIONS: Mapping[str, tuple[str, str]] = {
     "formula": ("a formula of spreadsheets", f'=HYPERLINK("http://evil.invalid","{MARKER}")'),
 }
 
+ANNOTATION = "error title=(drill|load|sql)/[a-z0-9/-]+ fail::"
+"""The gate's own annotation of a cause, on one line: it may quote the target."""
 LIVE_FORMS = (
     re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"),
     re.compile("[\u202a-\u202e\u2066-\u2069\u200b\u2028\u2029]"),
-    re.compile(rf"^\s*(::[a-z-]+[^\n]*|##\[?[a-z]*\]?){MARKER}", re.MULTILINE),
+    re.compile(rf"^\s*(::(?!{ANNOTATION})[a-z-]+[^\n]*|##\[?[a-z]*\]?){MARKER}", re.MULTILINE),
     re.compile(rf"##(\[|vso\[)[a-z]*\]?{MARKER}"),
     re.compile(r"^\s*::set-output name=", re.MULTILINE),
 )

@@ -111,7 +111,7 @@ def test_a_leak_is_found_in_every_spelling(tmp_path: Path) -> None:
 def test_live_text_on_the_terminal_is_found(tmp_path: Path, text: str) -> None:
     """Control sequences and pipeline commands are found; plain text is not reported."""
     assert live(tmp_path, [text])
-    assert not live(tmp_path, ["plain ✓ text\nwith lines"])
+    assert not live(tmp_path, ["plain ✓ text\nwith lines\n::error title=drill/x/y fail::says 'r PWNED'"])
 
 
 def test_a_liar_stands_before_a_real_server() -> None:
