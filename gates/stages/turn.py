@@ -9,7 +9,7 @@ from typing import Self
 import psycopg
 
 from gates.deployment.sql.connection import Answering
-from gates.deployment.sql.database import connect
+from gates.deployment.sql.database import STANDBY, connect
 from gates.deployment.sql.failures import in_words
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
 from gates.stages.companion import Companion
@@ -26,7 +26,6 @@ SPEC = CheckSpec(
     phase="first",
 )
 ANOTHER_RUN = "another run of the gate is examining this deployment; run again when it has ended"
-STANDBY = "DATABASE_URL names a standby, which only reads: no run can keep others away there. Name the primary"
 RENEW_S = 10.0
 """The lock belongs to a transaction, whose session no pooler lends to others; none of them lasts long."""
 TAKE = "select pg_try_advisory_xact_lock(hashtextextended('replaygate run', 0)) as taken"

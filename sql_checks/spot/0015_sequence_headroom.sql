@@ -5,9 +5,10 @@
 -- reads: catalogue
 -- covers: N12
 with used as (
-  select format('%I.%I', s.schemaname, s.sequencename) as name,
-         coalesce(s.last_value, 0) as last_value,
-         least(s.max_value, case a.atttypid when 'int2'::regtype then 32767 when 'int4'::regtype then 2147483647 else s.max_value end) as limit_value
+  select format('%I.%I', s.schemaname, s.sequencename) as name, s.cycle, s.last_value, limit_value,
+         -- one that counts down, or begins below zero, has used what lies behind it
+         case when s.increment_by > 0 then least(s.start_value, 0) else greatest(s.start_value, 0) end::numeric as first_value,
+         exists (select from pg_index i where i.indrelid = a.attrelid and i.indisunique and a.attnum = any(i.indkey)) as gives_ids
   from pg_sequences s
   join pg_namespace p on p.nspname = s.schemaname
   join pg_class c on c.relnamespace = p.oid and c.relname = s.sequencename
@@ -17,17 +18,21 @@ with used as (
   left join pg_depend n on n.refobjid = c.oid and n.classid = 'pg_attrdef'::regclass and n.refclassid = 'pg_class'::regclass
   left join pg_attrdef f on f.oid = n.objid
   left join pg_attribute a on a.attrelid = coalesce(f.adrelid, d.refobjid) and a.attnum = coalesce(f.adnum, d.refobjsubid)
+  cross join lateral (select case a.atttypid when 'int2'::regtype then 32767 when 'int4'::regtype then 2147483647
+                                  else 9223372036854775807 end as most) m
+  cross join lateral (select case when s.increment_by > 0 then least(s.max_value, most) else greatest(s.min_value, -most) end as limit_value) l
   where s.schemaname = any('{public}')
      or (select t.relnamespace from pg_class t where t.oid = a.attrelid) in (select oid from pg_namespace where nspname = any('{public}'))
 )
 select name as subject,
-       format('%s of %s used (%s %%), 80 %% allowed', last_value, limit_value, round(100.0 * last_value / limit_value)) as detail,
+       case when cycle then 'begins anew at its end (CYCLE): ids are given twice'
+            else format('%s of %s used (%s %%), 80 %% allowed', last_value, limit_value, round(100 * share)) end as detail,
        null::text as witness
 from used
-where last_value > 0.8 * limit_value
-union all
-select format('%I.%I', schemaname, sequencename), 'begins anew at its end (CYCLE): ids are given twice', null
-from pg_sequences where cycle and schemaname = any('{public}');
+cross join lateral (select (last_value - first_value) / nullif(limit_value - first_value, 0) as share) u
+-- a turn that goes round, as of shards, is no id
+where case when cycle then gives_ids else share > 0.8 end;
 
 -- seen:
-select count(*) as seen from pg_sequences where schemaname = any('{public}');
+select count(*) as seen from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = any('{public}') and c.relkind in ('S', 'r', 'p');

@@ -59,6 +59,7 @@ session, and that no notices are sent, since functions may send any number.
 """
 READ_AS = {"EUC_TW": "UTF8", "MULE_INTERNAL": "SQL_ASCII"}
 """Database encodings that Python does not know -> the client encoding to use instead."""
+STANDBY = "DATABASE_URL names a standby, which only reads. Name the primary"
 REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
 """What a pooler says if it lets no client choose the settings of a session at its start."""
 SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
@@ -106,9 +107,10 @@ def connect(
 ) -> Answering:
     """A connection whose every wait has a limit. Raise psycopg.OperationalError if there is no database.
 
-    primary: of several hosts or addresses accept no standby, whatever the URL says. A server of our own keeps the
-    settings for the session. A pooler may lend another session for the next transaction, so each transaction begins
-    with the settings. A pooler that does not keep them even that long is refused.
+    primary: of several addresses accept no standby, whatever the URL says. Else take none of several hosts unless it
+    says so, as what a standby shows may be late; and write to none. A server of our own keeps the settings for the
+    session. A pooler may lend another session for the next transaction, so each transaction begins with the settings. A
+    pooler that does not keep them even that long is refused.
     """
     settings = {
         "statement_timeout": str(statement_timeout_ms),
@@ -121,6 +123,9 @@ def connect(
         None if url in _POOLED else _direct(url, settings, read_only=read_only, autocommit=autocommit, primary=primary)
     )
     connection = ours or _open(url, autocommit=autocommit, primary=primary)
+    if not (read_only or primary) and connection.pgconn.parameter_status(b"in_hot_standby") == b"on":
+        connection.close()
+        raise psycopg.errors.FeatureNotSupported(STANDBY)
     connection.answer_limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S
     connection.read_only = read_only
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -225,7 +230,8 @@ def _begun(
     asked = " ".join(f"-c {name}={setting}" for name, setting in (settings or {}).items())
     theirs = conninfo_to_dict(url)
     # with `read-write`, libpq would refuse every server for our read-only sessions
-    writable = primary or theirs.get("target_session_attrs") == "read-write"
+    any_host = "," in f"{theirs.get('host')}{theirs.get('hostaddr')}" and "target_session_attrs" not in theirs
+    writable = primary or any_host or theirs.get("target_session_attrs") == "read-write"
     return Answering.within(
         2 * CONNECT_TIMEOUT_S,
         url,

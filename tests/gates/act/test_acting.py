@@ -39,7 +39,7 @@ ORDER = order(patience_s=1)
 
 
 def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a standby alone a rollback and an emergency fail and print the SQL; beside the primary it is not asked."""
+    """On a standby alone nothing is written, and both acts print the SQL; beside the primary it is not asked."""
     with replica(asked=False) as around:
         first, late = str(around.options["server"]), around.replica
         migrate(first)
@@ -63,6 +63,10 @@ def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.undo()
             one, other = urlsplit(late), urlsplit(first)
             both = f"{one.netloc},{other.hostname}:{other.port}"
+            with door.session(one._replace(netloc=both).geturl(), read_only=True) as read:
+                assert door.value(read, "select not pg_is_in_recovery()")
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="Name the primary"):
+                door.connect(late)
             assert rolled_back(one._replace(netloc=both).geturl(), ORDER).result == "done"
             assert not is_on(primary)
 
