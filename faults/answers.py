@@ -110,6 +110,25 @@ async def runs_that_are_not_found_have_no_code(
         return Reply(404, {"title": "Not found", "status": 404, "detail": refusal.detail})
 
 
+@service(
+    lambda p: "code" not in p.read(f"/events/{NOBODY}").json(),
+    "drill/tokens/foreign-event-hidden",
+    "no problem document",
+    decision="hold",
+)
+@around("read_event_state")
+async def events_that_are_not_found_have_no_code(
+    release: Parts, parts: Parts, call: Call, signed_path: bytes, event_id: str
+) -> Reply:
+    """A 404 of an event is the framework's own, without a code."""
+    try:
+        return await release.read_event_state(parts, call, signed_path, event_id)
+    except Refusal as refusal:
+        if refusal.code != "not_found":
+            raise
+        return Reply(404, {"detail": "Not Found"})
+
+
 @service(lambda p: "retry-after" not in _limited(p), "drill/rate-limit/retry-after", "Retry-After")
 @around("replay")
 async def limited_dry_runs_have_no_retry_after(release: Parts, parts: Parts, call: Call) -> Reply:

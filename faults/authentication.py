@@ -338,6 +338,29 @@ def names_are_ascii(token: bytes, rules: TokenRules, now_s: float) -> Claims | N
     return found
 
 
+@service(
+    lambda p: p.send(dry_body(p), p.as_token(p.token({"iat": int(time.time()) - 7200}))).status_code == 401,
+    "drill/tokens/unset-audience-not-checked",
+    "issued a day ago",
+)
+@instead_of("token_check")
+def tokens_have_an_age(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+    """A token that was issued over an hour ago is refused, though it has not expired."""
+    return None if _claims(token).get("iat", now_s) < now_s - 3600 else check_token(token, rules, now_s)
+
+
+@service(
+    lambda p: p.send(dry_body(p), p.as_token(p.token({"sub": "auth0|1"}))).status_code == 401,
+    "drill/tokens/unset-audience-not-checked",
+    "a provider's sub",
+)
+@instead_of("token_check")
+def names_are_words(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+    """A token whose `sub` has a bar, as those of a common provider do, is refused."""
+    found = check_token(token, rules, now_s)
+    return None if found is None or "|" in found.subject else found
+
+
 def _claims(token: bytes) -> dict[str, Any]:
     try:
         found = json.loads(base64.urlsafe_b64decode(token.split(b".")[1] + b"=="))

@@ -24,6 +24,7 @@ Mint = Callable[[Minter, int], list[str]]
 NO_NUMBERS: tuple[Any, ...] = ("never", "", None, [], {}, -1)
 
 LEEWAY_S = current().limit("token_leeway_s")
+DAY_S = 86_400
 
 ALGORITHMS: list[Case] = [
     Case(
@@ -98,7 +99,7 @@ TIMES: list[Case] = [
         ],
         ("B12",),
     ),
-    Case("long-expired", "A token that expired a day ago is refused.", lambda m, now: [m(exp=now - 86_400)], ("B12",)),
+    Case("long-expired", "A token that expired a day ago is refused.", lambda m, now: [m(exp=now - DAY_S)], ("B12",)),
     Case("without-exp", "A token that never expires is refused.", lambda m, _now: [m(exp=MISSING)], ("B13",)),
     Case(
         "exp-no-number",
@@ -257,11 +258,16 @@ def test_issuer(bench: Bench, token: Minter) -> None:
 
 @drill("drill/tokens/unset-audience-not-checked", severity=Severity.WARN, covers=("B17", "B18"))
 def test_unset_not_checked(bench: Bench, token: Minter) -> None:
-    """Audience and issuer are checked only where they are set: a token that carries them is accepted elsewhere.
+    """A token that carries more than is required is accepted: audience and issuer are checked only where they are set,
+    a token's age and other claims never.
 
-    The tokens of common identity providers, which always carry both, open nothing.
+    The tokens of common identity providers, which always carry these, open nothing.
     """
     bench.opens(bench.with_token(token(), label="a good token"))
     extra: dict[str, Any] = {} if bench.target.jwt_audience else {"aud": "authenticated"}
     extra |= {} if bench.target.jwt_issuer else {"iss": "https://issuer.example"}
     bench.accepted(bench.with_token(token(**extra, jti=uuid.uuid4().hex), label="with audience and issuer"))
+    day_ago = bench.clock.now() - DAY_S
+    bench.accepted(bench.with_token(token(iat=day_ago, nbf=day_ago), label="issued a day ago"))
+    provided = token(sub="auth0|65f0c3", email="a@drill.example", amr=[{"method": "otp"}])
+    bench.accepted(bench.with_token(provided, label="with a provider's sub and other claims"))

@@ -304,11 +304,7 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     absent = scene.expect(random, 404)
     one, two = hidden.said(str(run)), absent.said(str(nobody))
     assert one == two, f"a foreign run answers {one!r}, one that does not exist {two!r}"
-    if scene.claims("http"):
-        wrong = hidden.unlike_a_problem()
-        scene.seen.severity = Severity.WARN  # it is hidden all the same
-        assert not wrong, f"the refusal of a foreign run is no problem document: {wrong}"
-        scene.seen.severity = None
+    _is_a_problem(scene.seen, hidden, "run")
 
 
 @drill("drill/tokens/foreign-event-hidden", covers=("A27",))
@@ -316,7 +312,8 @@ def test_foreign_event_hidden(
     http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
 ) -> None:
     """A company_admin reads the state of its own event, and not that of another company's, signed or not, nor while
-    that company reads it; the refusal tells nothing of it. A super_admin reads any, and a role without rights none.
+    that company reads it; the refusal is a problem document that tells nothing of it. A super_admin reads any, and a
+    role without rights none.
 
     Tenants watch each other's business.
     """
@@ -333,10 +330,20 @@ def test_foreign_event_hidden(
     for at in dict.fromkeys(path_of(f"/events/{event}", company) for company in (tenant, other)):
         foreign = token_get(at, token.for_company(other), "foreign event")
         for request in (foreign, _signed_too(bench.signer, foreign)):
-            said = seen.expect(request, http.send(request), (403, 404)).body.decode(errors="replace").lower()
+            hidden = seen.expect(request, http.send(request), (403, 404))
+            said = hidden.body.decode(errors="replace").lower()
             told = [one for one in (tenant, "drill.plain") if one in said and one not in at]
             assert not told, f"the refusal of a foreign event tells {told}, which is its company's"
         _apart(http, seen, (own, 200), (foreign, (403, 404)))
+    _is_a_problem(seen, hidden, "event")
+
+
+def _is_a_problem(seen: Observer, hidden: Answer, what: str) -> None:
+    """The claim, a smaller one than that it is hidden: the refusal is a problem document."""
+    if current().claims("http"):
+        wrong, seen.severity = hidden.unlike_a_problem(), Severity.WARN
+        assert not wrong, f"the refusal of a foreign {what} is no problem document: {wrong}"
+        seen.severity = None
 
 
 @drill("drill/tokens/foreign-event-refused", covers=("A26", "B28"))
