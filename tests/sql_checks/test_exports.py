@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from gates.contract.queues import Queue, presets
+from sql_checks.commands import main
 from sql_checks.export.prometheus import queries_yaml
 from sql_checks.export.psql import alerts_to_psql, spots_to_psql
 from sql_checks.rules.file import read_all_rules
@@ -19,10 +21,21 @@ from tests.postgres_fixture import PgServer
 
 PROMTOOL = shutil.which("promtool")
 PSQL = shutil.which("psql")
+Export = Callable[..., tuple[int, str, str]]
 
 
 def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=env)
+
+
+@pytest.fixture
+def export(capsys: pytest.CaptureFixture[str]) -> Export:
+    """`python -m sql_checks export` in this process: exit code, stdout and stderr."""
+
+    def exported(*words: str) -> tuple[int, str, str]:
+        return (main(("export", *words)), *capsys.readouterr())
+
+    return exported
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (apt-get install prometheus)")
@@ -105,13 +118,13 @@ def test_psql_fails_where_nothing_was_seen(migrated_url: str, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(PSQL is None, reason="psql is not installed (apt-get install postgresql-client)")
-def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_path: Path) -> None:
+def test_the_rules_of_a_queue_are_exported_for_psql(export: Export, pg_server: PgServer, tmp_path: Path) -> None:
     """`--queue` exports that queue's rules, which fail on jobs that nobody takes."""
     schema = Path(__file__).parent / "queues" / "schemas" / "river.sql"
     queue = Queue(presets()["river"]).to_json()
-    words = (sys.executable, "-m", "sql_checks", "export", "alerts", "psql", "--queue", queue, "--queue-alone")
     file = tmp_path / "queue.sql"
-    assert run(*words, "--output", str(file)).returncode == 0
+    words = ("alerts", "psql", "--queue", queue, "--queue-alone", "--output", str(file))
+    assert export(*words)[0] == 0
     with pg_server.database() as name:
         url = pg_server.url(name)
         psql = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-v", "allow_unknown=1", "-f", str(file), url)
@@ -126,22 +139,17 @@ def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_pat
 
 
 @pytest.mark.parametrize(("what", "only"), [("alerts", "alert/dlq-growth"), ("sql", "sql/spot/tenants-*")])
-def test_what_was_asked_for_alone_is_exported(what: str, only: str) -> None:
+def test_what_was_asked_for_alone_is_exported(what: str, only: str, export: Export) -> None:
     """`--only` exports the checks that it names and no others; a name of none exits with 2."""
-    words = (sys.executable, "-m", "sql_checks", "export", what, "psql")
-    done = run(*words, "--only", only)
-    assert done.returncode == 0, done.stderr
-    assert only.rpartition("/")[2].rstrip("*") in done.stdout
-    assert len(done.stdout) < len(run(*words).stdout) / 4
-    none = run(*words, "--only", "nobody")
-    assert (none.returncode, none.stdout) == (2, "")
+    code, out, err = export(what, "psql", "--only", only)
+    assert code == 0, err
+    assert only.rpartition("/")[2].rstrip("*") in out
+    assert len(out) < len(export(what, "psql")[1]) / 4
+    assert export(what, "psql", "--only", "nobody")[:2] == (2, "")
 
 
-@pytest.mark.parametrize("words", [("sql", "psql", "/dev/full"), ("alerts", "prometheus", "/dev/full/folder")])
-def test_a_place_that_takes_no_export_is_no_mistake_of_the_configuration(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("words", [["sql", "psql", "/dev/full"], ["alerts", "prometheus", "/dev/full/folder"]])
+def test_a_place_that_takes_no_export_is_no_mistake_of_the_configuration(words: list[str], export: Export) -> None:
     """A full disk exits with 4, and says what to do."""
-    done = run(sys.executable, "-m", "sql_checks", "export", *words[:2], "--output", words[2])
-    assert (done.returncode, done.stderr.partition("; allowed: ")[2]) == (
-        4,
-        "a place that can be written. See to its disk\n",
-    )
+    code, _, err = export(*words[:2], "--output", words[2])
+    assert (code, err.partition("; allowed: ")[2]) == (4, "a place that can be written. See to its disk\n")
