@@ -13,6 +13,7 @@ from faults.altered import AlteredDatabase, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import is_done, put
 from faults.probe import Probe
+from faults.requests import App
 from replay_service import surface
 from replay_service.audit import AuditRow, RefusalLog
 from replay_service.composition import build_parts
@@ -27,6 +28,7 @@ from replay_service.worker.settings import WorkerSettings
 SKEWED = ("drill/recovery/worker-clock-skewed",)
 EACH_PHASE, FROZEN = "drill/recovery/worker-killed-in-each-phase", "drill/recovery/worker-frozen-past-its-claim"
 SESSIONS, LONG = "drill/recovery/worker-sessions-ended", "drill/recovery/long-transaction-held-open"
+KILLED = "drill/recovery/service-killed-in-a-replay"
 IN_A_REPLAY, NOTICE_LOST = "drill/recovery/worker-killed-in-a-replay", "drill/recovery/notice-lost"
 
 
@@ -220,6 +222,47 @@ def an_outage_is_called_an_error(settings: Settings) -> Parts:
     """A replay without a reachable database is answered with 500, not with 503."""
     vars(surface)["is_outage"] = lambda _error: False
     return build_parts(settings)
+
+
+def _tidying(settings: Settings, statement: bytes) -> Parts:
+    """The service that runs a statement when it has started, before its first request."""
+    release = build_parts(settings)
+
+    def wrap(app: App) -> App:
+        tidied: list[asyncio.Task[None]] = []
+
+        async def tidy() -> None:
+            async with release.database.connection() as conn:
+                await conn.execute(statement)
+
+        async def served(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                if not tidied:
+                    tidied.append(asyncio.create_task(tidy()))
+                await tidied[0]
+            await app(scope, receive, send)
+
+        return served
+
+    return dataclasses.replace(release, wrap=wrap)
+
+
+@service(None, KILLED, "three after a restart")
+def a_start_lifts_the_limits(settings: Settings) -> Parts:
+    """A service that starts clears the rate limits."""
+    return _tidying(settings, b"UPDATE edge_rate_limits SET hits = '{}'")
+
+
+@service(None, KILLED, "after a restart")
+def a_start_forgets_what_was_charged(settings: Settings) -> Parts:
+    """A service that starts begins every budget anew."""
+    return _tidying(settings, b"UPDATE replay_budgets SET daily_used = 0, monthly_used = 0")
+
+
+@service(None, KILLED, "sent again after a restart")
+def a_start_frees_the_keys(settings: Settings) -> Parts:
+    """A service that starts forgets the keys of the requests before."""
+    return _tidying(settings, b"UPDATE replay_runs SET idempotency_key = id::text")
 
 
 @service(None, "drill/outbox/commit-that-fails", "refused its row", production=False)
