@@ -9,17 +9,18 @@ from typing import Any
 
 import psycopg
 
-from faults.altered import AlteredDatabase, altered_worker, around
+from faults.altered import AlteredDatabase, altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import is_done, put
 from faults.probe import Probe
 from faults.requests import App
-from replay_service import surface
+from replay_service import events, surface
 from replay_service.audit import AuditRow, RefusalLog
 from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Database, _hung_up
 from replay_service.parts import Parts
 from replay_service.settings import Settings
+from replay_service.validation import EventRequest
 from replay_service.worker import process
 from replay_service.worker.door import Connection, connected
 from replay_service.worker.parts import WorkerParts, build_worker_parts
@@ -30,6 +31,11 @@ EACH_PHASE, FROZEN = "drill/recovery/worker-killed-in-each-phase", "drill/recove
 SESSIONS, LONG = "drill/recovery/worker-sessions-ended", "drill/recovery/long-transaction-held-open"
 KILLED = "drill/recovery/service-killed-in-a-replay"
 IN_A_REPLAY, NOTICE_LOST = "drill/recovery/worker-killed-in-a-replay", "drill/recovery/notice-lost"
+
+
+DIRECT_EFFECT = b"""INSERT INTO public.agent_tasks (company_id, agent_name, event_id, status)
+SELECT company_id, 'direct', id, 'completed' FROM public.events WHERE id = %s::uuid
+ON CONFLICT (event_id) DO UPDATE SET status = 'completed', updated_at = now()"""
 
 
 class _ByOwnClock(dict[str, bytes]):
@@ -272,3 +278,29 @@ async def refused_row_forgotten(release: Parts, conn: Connection, row: AuditRow)
     with contextlib.suppress(psycopg.Error):
         async with conn.transaction():
             await release.append_audit(conn, row)
+
+
+@service(None, "drill/outbox/commit-that-fails", "replay_budgets refused its row", production=False)
+@around("charge")
+async def refused_charge_forgotten(release: Parts, conn: Connection, company: str, items: int) -> None:
+    """A savepoint hides that a charge was refused: the replay is free."""
+    with contextlib.suppress(psycopg.Error):
+        async with conn.transaction():
+            await release.charge(conn, company, items)
+
+
+@service(None, "drill/outbox/commit-that-fails", "agent_tasks refused its row", production=False)
+def refused_effect_forgotten(settings: Settings) -> Parts:
+    """A savepoint hides that the effect of an event of the direct path was refused: the event is accepted."""
+    apart = altered(settings, "emit_event", ("FROM stored WHERE path = 'direct'", "FROM stored WHERE false"))
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        async with conn.transaction():
+            stored = await events.emit(conn, request, event_id)
+            if stored == ("direct", False):
+                with contextlib.suppress(psycopg.Error):
+                    async with conn.transaction():
+                        await conn.execute(DIRECT_EFFECT, (event_id,))
+            return stored
+
+    return dataclasses.replace(apart, emit=emit)
