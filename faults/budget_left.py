@@ -140,7 +140,21 @@ def _only_daily(text: bytes) -> bytes:
 )
 def a_month_of_zero_is_no_limit(settings: Settings) -> Parts:
     """A monthly limit of 0 counts as no limit."""
-    none = ("monthly_limit::bigint -", "coalesce(nullif(monthly_limit, 0), 1000000)::bigint -")
+    return _zero_is_none(settings, "monthly_limit")
+
+
+@service(
+    lambda p: answer_of(p, {"daily_limit": 0}, dry_run=True)["http"] == 200,
+    f"{BUDGETS}/monthly-limit-binds",
+    "limit of 0",
+)
+def a_day_of_zero_is_no_limit(settings: Settings) -> Parts:
+    """A daily limit of 0 counts as no limit."""
+    return _zero_is_none(settings, "daily_limit")
+
+
+def _zero_is_none(settings: Settings, limit: str) -> Parts:
+    none = (f"{limit}::bigint -", f"coalesce(nullif({limit}, 0), 1000000)::bigint -")
     both = {QUERIES[name]: rewrite(QUERIES[name], none) for name in ("lock_budget", "read_budget")}
     return with_database(build_parts(settings), both)
 

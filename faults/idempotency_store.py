@@ -291,6 +291,20 @@ def _status_of_reuse(probe: Probe) -> int:
         return probe.replay(company, idempotency_key="w", max_items=3).status_code
 
 
+@service(None, "drill/lifecycle/runs-do-not-wait-for-each-other", "next run")
+@instead_of("begin_run")
+async def one_run_of_a_tenant(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+    """A tenant whose run is not at its end is told that its next one is in progress."""
+    stored = await begin(conn, request, started)
+    others = b"SELECT FROM replay_runs WHERE company_id = %s AND id <> %s AND status = 'started'"
+    if (
+        stored is None
+        and await (await conn.execute(others, (request.company_id, started.run_id))).fetchone() is not None
+    ):
+        raise Refusal("in_progress", "Another run of this company is in progress.")
+    return stored
+
+
 @service(lambda p: _runs_of_an_old_key(p), "drill/idempotency/old-key-is-known", "another run")
 def key_expires(settings: Settings) -> Parts:
     """A key is forgotten after a day: what is re-sent later replays again."""

@@ -9,16 +9,18 @@ from typing import Any
 
 import psycopg
 
-from faults.altered import AlteredDatabase, altered_worker, around
+from faults.altered import AlteredDatabase, altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import is_done, put
 from faults.probe import Probe
-from replay_service import surface
+from faults.requests import App
+from replay_service import events, surface
 from replay_service.audit import AuditRow, RefusalLog
 from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Database, _hung_up
 from replay_service.parts import Parts
 from replay_service.settings import Settings
+from replay_service.validation import EventRequest
 from replay_service.worker import process
 from replay_service.worker.door import Connection, connected
 from replay_service.worker.parts import WorkerParts, build_worker_parts
@@ -27,7 +29,13 @@ from replay_service.worker.settings import WorkerSettings
 SKEWED = ("drill/recovery/worker-clock-skewed",)
 EACH_PHASE, FROZEN = "drill/recovery/worker-killed-in-each-phase", "drill/recovery/worker-frozen-past-its-claim"
 SESSIONS, LONG = "drill/recovery/worker-sessions-ended", "drill/recovery/long-transaction-held-open"
+KILLED = "drill/recovery/service-killed-in-a-replay"
 IN_A_REPLAY, NOTICE_LOST = "drill/recovery/worker-killed-in-a-replay", "drill/recovery/notice-lost"
+
+
+DIRECT_EFFECT = b"""INSERT INTO public.agent_tasks (company_id, agent_name, event_id, status)
+SELECT company_id, 'direct', id, 'completed' FROM public.events WHERE id = %s::uuid
+ON CONFLICT (event_id) DO UPDATE SET status = 'completed', updated_at = now()"""
 
 
 class _ByOwnClock(dict[str, bytes]):
@@ -222,6 +230,47 @@ def an_outage_is_called_an_error(settings: Settings) -> Parts:
     return build_parts(settings)
 
 
+def _tidying(settings: Settings, statement: bytes) -> Parts:
+    """The service that runs a statement when it has started, before its first request."""
+    release = build_parts(settings)
+
+    def wrap(app: App) -> App:
+        tidied: list[asyncio.Task[None]] = []
+
+        async def tidy() -> None:
+            async with release.database.connection() as conn:
+                await conn.execute(statement)
+
+        async def served(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                if not tidied:
+                    tidied.append(asyncio.create_task(tidy()))
+                await tidied[0]
+            await app(scope, receive, send)
+
+        return served
+
+    return dataclasses.replace(release, wrap=wrap)
+
+
+@service(None, KILLED, "three after a restart")
+def a_start_lifts_the_limits(settings: Settings) -> Parts:
+    """A service that starts clears the rate limits."""
+    return _tidying(settings, b"UPDATE edge_rate_limits SET hits = '{}'")
+
+
+@service(None, KILLED, "after a restart")
+def a_start_forgets_what_was_charged(settings: Settings) -> Parts:
+    """A service that starts begins every budget anew."""
+    return _tidying(settings, b"UPDATE replay_budgets SET daily_used = 0, monthly_used = 0")
+
+
+@service(None, KILLED, "sent again after a restart")
+def a_start_frees_the_keys(settings: Settings) -> Parts:
+    """A service that starts forgets the keys of the requests before."""
+    return _tidying(settings, b"UPDATE replay_runs SET idempotency_key = id::text")
+
+
 @service(None, "drill/outbox/commit-that-fails", "refused its row", production=False)
 @around("append_audit")
 async def refused_row_forgotten(release: Parts, conn: Connection, row: AuditRow) -> None:
@@ -229,3 +278,29 @@ async def refused_row_forgotten(release: Parts, conn: Connection, row: AuditRow)
     with contextlib.suppress(psycopg.Error):
         async with conn.transaction():
             await release.append_audit(conn, row)
+
+
+@service(None, "drill/outbox/commit-that-fails", "replay_budgets refused its row", production=False)
+@around("charge")
+async def refused_charge_forgotten(release: Parts, conn: Connection, company: str, items: int) -> None:
+    """A savepoint hides that a charge was refused: the replay is free."""
+    with contextlib.suppress(psycopg.Error):
+        async with conn.transaction():
+            await release.charge(conn, company, items)
+
+
+@service(None, "drill/outbox/commit-that-fails", "agent_tasks refused its row", production=False)
+def refused_effect_forgotten(settings: Settings) -> Parts:
+    """A savepoint hides that the effect of an event of the direct path was refused: the event is accepted."""
+    apart = altered(settings, "emit_event", ("FROM stored WHERE path = 'direct'", "FROM stored WHERE false"))
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        async with conn.transaction():
+            stored = await events.emit(conn, request, event_id)
+            if stored == ("direct", False):
+                with contextlib.suppress(psycopg.Error):
+                    async with conn.transaction():
+                        await conn.execute(DIRECT_EFFECT, (event_id,))
+            return stored
+
+    return dataclasses.replace(apart, emit=emit)

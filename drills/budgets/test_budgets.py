@@ -98,7 +98,7 @@ def test_exhausted_refused(scene: Scene) -> None:
 
 @drill("drill/budgets/monthly-limit-binds", covers=("G01",))
 def test_monthly_limit_binds(scene: Scene) -> None:
-    """The month's budget binds even where the day's leaves room, and one of 0 leaves nothing.
+    """The month's budget binds even where the day's leaves room, and one of 0 leaves nothing, nor does a day's of 0.
 
     Thirty full days cost more than the monthly limit allows; a tenant that was to replay nothing has no limit.
     """
@@ -111,6 +111,8 @@ def test_monthly_limit_binds(scene: Scene) -> None:
     scene.replay(company, 429, "budget_exhausted", max=1)
     scene.budget(free, monthly_limit=0)
     scene.expect(scene.replay_request(free, max=1).labelled("a month's limit of 0"), 429, "budget_exhausted")
+    scene.budget(free, daily_limit=0)
+    scene.expect(scene.replay_request(free, max=1).labelled("a day's limit of 0"), 429, "budget_exhausted")
 
 
 @drill("drill/budgets/race-never-overspends", covers=("G02",))

@@ -35,26 +35,28 @@ select event_id, company_id, event_type, aggregate_key, payload, 'outbox' from p
 def test_replayed_item_is_resolved(scene: Scene) -> None:
     """A replayed item has its effect once, under its own event id, and its row is resolved; also at its last retry, and
     where its event has a long key and is dead in the outbox after its last attempt. The state of that event shows the
-    effect, and the time at which the event was first written.
+    effect, and the time at which the event was first written. An item of the key without retries is left.
 
     An item that stays open after its replay is replayed again by the next operator.
     """
-    company = scene.company()
-    event = new_id("event")
+    company, event = scene.company(), new_id("event")
     scene.tenants.add_items(company, 1, event_id=event, retry_count=2, max_retries=3)
     (dead,) = scene.write_outbox(company, 1, aggregate_key=KEPT_KEY, dead_at=scene.value("select now()"))
     scene.rows(OF_A_DEAD_EVENT, dead)
     scene.tenants.add_items(company, 1, event_id=dead, aggregate_key=KEPT_KEY)
+    scene.add_items(company, 1, aggregate_key=KEPT_KEY, retry_count=3, max_retries=3)
+    *_, spent = scene.items(company)
     has_states = "/events/{event_id}" not in current().lacking
     committed = has_states and scene.event_status(dead, company).get("committed_at")
     run = str(scene.run(company, max=2)["replay_run_id"])
     scene.delivered([event, dead])
     scene.ended(run)
-    items = scene.items(company)
+    *items, beside = scene.items(company)
     states = [str(item["status"]) for item in items]
     assert states == ["resolved"] * 2, f"the replayed items are {states}"
     kept = [str(item["event_id"]) for item in items]
     assert kept == [event, dead], f"the items' event ids changed to {kept}"
+    assert beside == spent, f"an item of its key that was not replayed was {spent}; now it is {beside}"
     if has_states:
         state = scene.event_status(dead, company, done=True)
         shown, now = state.get("effect_at"), state.get("committed_at")

@@ -19,6 +19,7 @@ from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import new_id
 from gates.deployment.requests import BY_A_PROXY, Answer, Request
 from gates.deployment.sql.database import execute
+from gates.deployment.tenants.tenants import OUTBOX_FLAG
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
@@ -243,7 +244,7 @@ OF_A_REPLAY = {
 )
 def test_commit_that_fails(scene: Scene) -> None:
     """An event or a replay whose COMMIT fails, or any one of its writes, for good or for the moment, is answered with
-    an error and leaves nothing; sent again, it works.
+    an error and leaves nothing; sent again, it works. So is an event of the direct path whose effect is refused.
 
     A service that answers before the commit, or goes on after its error, acknowledges what does not exist: items that
     are moved but not charged, or not audited.
@@ -263,6 +264,15 @@ def test_commit_that_fails(scene: Scene) -> None:
             _refused(scene, request, company, table, when)
     for request, error in itertools.product((event, replay), PASSING):
         _refused(scene, request, company, "event_outbox", AT_ONCE, error)
+    if scene.claims("budgets"):  # a row that is there is changed, not made
+        scene.budget(company)
+        _refused(scene, replay, company, "replay_budgets", AT_ONCE)
+    if scene.claims("flags"):
+        direct, beside = scene.company("direct", items=1), scene.company("beside")
+        for one in (direct, beside):
+            scene.set_flag(one, OUTBOX_FLAG, enabled=False)
+        if scene.emit(beside, control=True)["path"] == "direct":
+            _refused(scene, scene.event_request(direct), direct, "agent_tasks", AT_ONCE)
     scene.reset_limit(company)
     scene.emit(company, control=True)
     scene.expect(event, 202)

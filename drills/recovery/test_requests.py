@@ -135,10 +135,12 @@ def _idle(scene: Scene) -> int:
 @request_drill("drill/recovery/service-killed-in-a-replay", covers=("D11", "L11"), where=Where.REFERENCE)
 def test_service_killed_in_a_replay(scene: Scene) -> None:
     """A service killed in the middle of a replay leaves all or nothing; the same request, sent again, has one effect.
+    What was replayed before is charged, is answered as a duplicate, and counts for the limit.
 
     After a crash nobody knows whether the request was done; only its key can tell.
     """
-    company, key = scene.company(items=3), new_key()
+    company, before, key = scene.company(items=3), scene.company("before", items=1), new_key()
+    first = scene.run(before, max=1, idempotency_key=key)
     scene.budget(company, daily_limit=50)
     with processes(scene) as control:
         with scene.locked("replay_budgets", company) as held:
@@ -151,6 +153,13 @@ def test_service_killed_in_a_replay(scene: Scene) -> None:
         status = _outcome(running)
     scene.until_true(lambda: _settled(scene), within_s=5)
     _whole_or_nothing(scene, company, key, status)
+    again = scene.replay(before, label="sent again after a restart", max=1, idempotency_key=key).json()
+    told = (again["duplicate"], again["items"])
+    assert told == (True, first["items"]), f"sent again after a restart, a replay is (duplicate, items) {told}"
+    scene.charged(before, 1, "after a restart")
+    if scene.claims("rate-limit"):
+        scene.replay(before, label="the third call, two after a restart", max=1)
+        scene.replay(before, 429, "rate_limited", label="the fourth call, three after a restart", max=1)
 
 
 def _settled(scene: Scene) -> bool:

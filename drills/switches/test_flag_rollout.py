@@ -202,25 +202,24 @@ def test_missing_row_is_off(scene: Scene) -> None:
 
 @drill("drill/flags/missing-budget-control-is-on", covers=("H02",), where=Where.DISRUPTIVE, phase="last")
 def test_missing_budget_control_is_on(scene: Scene) -> None:
-    """Without any row of `dlq.replay.budget_control` the budget is controlled.
+    """Where no row of `dlq.replay.budget_control` is global or the tenant's own, the budget is controlled.
 
     This flag's safe value is on: losing the row would lift all budgets. The row is deleted in a transaction that is
     never committed, and locked for that long.
     """
-    company = scene.company()
+    company, other = scene.company("a"), scene.company("b")
+    off_for = (
+        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, false, 100)"
+    )
     with scene.transaction() as connection:
         execute(connection, "delete from public.feature_flags where key = %s", BUDGET_FLAG)
+        execute(connection, off_for, BUDGET_FLAG, other)
         missing = value(connection, "select public.is_feature_enabled(%s, %s::uuid)", BUDGET_FLAG, company)
-        execute(
-            connection,
-            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
-            " values (%s, null, false, 100)",
-            BUDGET_FLAG,
-        )
+        execute(connection, off_for, BUDGET_FLAG, None)
         off = value(connection, "select public.is_feature_enabled(%s, %s::uuid)", BUDGET_FLAG, company)
     scene.seen.require(off is False, "a row that switches budget control off does not count")
     scene.seen.control("a row that says off switches it off")
-    assert missing is True, f"without a row, budget control is {missing!r}"
+    assert missing is True, f"without a row of its own or a global one, budget control is {missing!r}"
     scene.seen.count()
 
 

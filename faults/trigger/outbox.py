@@ -290,6 +290,34 @@ row(
     "A run has all of its items in flight instead of at most 10.",
     f"{LIFE}/ten-in-flight",
 )
+_ITS_KEY = "aggregate_key = new.aggregate_key and company_id = new.company_id and status = 'pending'"
+for _name, _set, _breaks in (
+    (
+        "a-success-resolves-its-key",
+        "status = 'resolved'",
+        "The success of an item resolves all that wait with its key.",
+    ),
+    ("a-success-ends-waits", "retry_after = now()", "The success of an item ends the wait of those with its key."),
+):
+    trigger(
+        f"run-end/{_name}",
+        "update on dead_letter_queue",
+        f"if old.status = 'replaying' and new.status = 'resolved' then"
+        f" update public.dead_letter_queue set {_set} where {_ITS_KEY}; end if;",
+        (f"{DLQ}/replayed-item-is-resolved",),
+        _breaks,
+        timing="after",
+    )
+trigger(
+    "run-end/a-stop-switches-replays-off",
+    "update on replay_runs",
+    "if new.status = 'stopped' and old.status = 'started' then"
+    " insert into public.feature_flags (key, company_id, enabled) values ('dlq.replay.enabled', new.company_id, false)"
+    " on conflict (key, company_id) do update set enabled = false; end if;",
+    (f"{LIFE}/stop-leaves-the-rest-untouched",),
+    "A stop switches the replays of its tenant off.",
+    timing="after",
+)
 row(
     "run-end/failures-count-as-success",
     "update on replay_runs",

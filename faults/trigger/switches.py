@@ -255,3 +255,17 @@ function(
     ("drill/budgets/database-refuses-overspending",),
     "What is used and above the limit cannot be lowered: a run cannot give back.",
 )
+function(
+    "flags/another-tenants-row-ends-the-control",
+    ENABLED,
+    released(
+        ENABLED,
+        (
+            "'dlq.replay.budget_control', false)",
+            "'dlq.replay.budget_control' AND NOT EXISTS (SELECT FROM public.feature_flags f WHERE f.key = $1), false)",
+        ),
+    ),
+    (f"{FLAGS}/missing-budget-control-is-on",),
+    "The budget control is on where nobody has a row of it: another tenant's row ends it for all without one.",
+    production=False,
+)
