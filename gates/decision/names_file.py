@@ -10,7 +10,7 @@ from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
 from gates.contract.places import OUTSIDE, SCALARS, blanks, places_of
 from gates.decision.names_sql import SqlExpression
 from gates.errors import ConfigError, raise_all
-from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, Members, Number, OneOf, Scalar, Shape, Text
+from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, MapMembers, Number, OneOf, Scalar, Shape, Text
 from gates.inputs.strict_yaml import YamlNode, read
 
 NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
@@ -134,7 +134,7 @@ CODE = OneOf(WORD, listing=ListOf(Scalar(), 2))
 """A real code, or [real code, status]."""
 ROLES = (*contract().roles, "replay_gate", "replay_owner")
 OF_THE_SERVICE = {"http", "token", "limits"}
-"""Members that no act on the database asks for."""
+"""MapMembers that no act on the database asks for."""
 SENT = r"GATEWAY_\w+|SUPABASE_(ANON|PUBLISHABLE)_KEY"
 """The only variables sent to a target: the policy may come from a pull request, and no list has every secret."""
 HTTP = Fields(
@@ -276,7 +276,7 @@ def _plain(value: Any) -> Any:
     """What a shape read, as plain mappings, lists and scalars."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, Members):
+    if isinstance(value, MapMembers):
         return {name: _plain(v) for _, name, v in value}
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
 

@@ -133,7 +133,7 @@ class ListOf:
         return {"type": "array", "items": self.item.schema(), "minItems": self.least}
 
 
-class Members(tuple[tuple[YamlNode, str, Any], ...]):
+class MapMembers(tuple[tuple[YamlNode, str, Any], ...]):
     """What a mapping holds, as (node, name, value), in order."""
 
     __slots__ = ()
@@ -147,10 +147,10 @@ class MapOf:
     pattern: str = r".+"
     said: str = "a name"
 
-    def read(self, node: YamlNode) -> Members:
+    def read(self, node: YamlNode) -> MapMembers:
         if not isinstance(node.value, dict):
             raise node.place.error(shown(node), "a mapping", "Write `name: value` lines")
-        return Members(all_of(partial(self._member, name, *member) for name, member in node.value.items()))
+        return MapMembers(all_of(partial(self._member, name, *member) for name, member in node.value.items()))
 
     def _member(self, name: str, place: Place, child: YamlNode) -> tuple[YamlNode, str, Any]:
         if not re.fullmatch(self.pattern, name):
