@@ -10,7 +10,7 @@ from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
 from gates.contract.places import OUTSIDE, SCALARS, blanks, places_of
 from gates.decision.names_sql import SqlExpression
 from gates.errors import ConfigError, raise_all
-from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, MapMembers, Number, OneOf, Scalar, Shape, Text
+from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapMembers, MapOf, Number, OneOf, Scalar, Shape, Text
 from gates.inputs.strict_yaml import YamlNode, read
 
 NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
@@ -134,7 +134,7 @@ CODE = OneOf(WORD, listing=ListOf(Scalar(), 2))
 """A real code, or [real code, status]."""
 ROLES = (*contract().roles, "replay_gate", "replay_owner")
 OF_THE_SERVICE = {"http", "token", "limits"}
-"""MapMembers that no act on the database asks for."""
+"""Members that no act on the database asks for."""
 SENT = r"GATEWAY_\w+|SUPABASE_(ANON|PUBLISHABLE)_KEY"
 """The only variables sent to a target: the policy may come from a pull request, and no list has every secret."""
 HTTP = Fields(
