@@ -10,7 +10,7 @@ from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
 from gates.contract.places import OUTSIDE, SCALARS, blanks, places_of
 from gates.decision.names_sql import SqlExpression
 from gates.errors import ConfigError, raise_all
-from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, Number, OneOf, Scalar, Shape, Text
+from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapMembers, MapOf, Number, OneOf, Scalar, Shape, Text
 from gates.inputs.strict_yaml import YamlNode, read
 
 NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
@@ -276,8 +276,8 @@ def _plain(value: Any) -> Any:
     """What a shape read, as plain mappings, lists and scalars."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, tuple) and value and all(isinstance(v, tuple) and len(v) == 3 for v in value):
-        return {name: _plain(v) for _, name, v in value}  # of a MapOf
+    if isinstance(value, MapMembers):
+        return {name: _plain(v) for _, name, v in value}
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 

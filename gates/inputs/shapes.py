@@ -133,18 +133,24 @@ class ListOf:
         return {"type": "array", "items": self.item.schema(), "minItems": self.least}
 
 
+class MapMembers(tuple[tuple[YamlNode, str, Any], ...]):
+    """What a mapping holds, as (node, name, value), in order."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class MapOf:
-    """A mapping from names of one pattern to one shape. Reads to a list of (node, name, value), in order."""
+    """A mapping from names of one pattern to one shape."""
 
     item: Shape
     pattern: str = r".+"
     said: str = "a name"
 
-    def read(self, node: YamlNode) -> tuple[tuple[YamlNode, str, Any], ...]:
+    def read(self, node: YamlNode) -> MapMembers:
         if not isinstance(node.value, dict):
             raise node.place.error(shown(node), "a mapping", "Write `name: value` lines")
-        return tuple(all_of(partial(self._member, name, *member) for name, member in node.value.items()))
+        return MapMembers(all_of(partial(self._member, name, *member) for name, member in node.value.items()))
 
     def _member(self, name: str, place: Place, child: YamlNode) -> tuple[YamlNode, str, Any]:
         if not re.fullmatch(self.pattern, name):

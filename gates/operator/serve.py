@@ -256,6 +256,7 @@ class VerdictServer(ThreadingHTTPServer):
         self._unread: dict[socket.socket, None] = {}
         """Connections whose request is not read yet, the oldest first."""
         self._lock = threading.Lock()
+        self.address_family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
         super().__init__(place, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -381,18 +382,19 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     """Serve until a signal. Raise UsageError for an address beyond loopback without a token."""
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     token = console.environ.get(TOKEN, "")
-    if options.host not in LOOPBACK and len(token) < LEAST_TOKEN:
-        raise UsageError(
-            f"--host {options.host} without a token of {LEAST_TOKEN} characters; allowed: loopback. Set {TOKEN}"
-        )
+    least = 0 if options.host in LOOPBACK else LEAST_TOKEN
+    if not re.fullmatch(rf"[ -~]{{{least},}}", token):
+        said = f"--host {options.host} with {len(token)} characters in {TOKEN}; allowed: {least} or more, all of ASCII"
+        raise UsageError(f"{said}. Correct {TOKEN}")
     console.hide = {**console.hide, **({token: TOKEN} if token else {})}
     age = dt.timedelta(minutes=file.max_age_minutes)
     desk = Desk(file.settings.state, age, lambda: dt.datetime.now(dt.UTC), token)
     try:
         server = VerdictServer((options.host, options.port), desk)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # TypeError: a name that cannot be encoded
         raise CannotWork(f"{options.host}:{options.port}: {error}; allowed: a free address. Correct --port") from error
     with server:
-        console.result(f"http://{options.host}:{server.server_address[1]}")
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        console.result(f"http://{host}:{server.server_address[1]}")
         server.serve_forever()
     return 0

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,15 @@ def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:
         parse(f"version: 1\nnames:\n{lines}\n", "gate.yaml", Path(), TODAY)
     assert str(error.value).startswith(f"gate.yaml:{place}: ")
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("member", ["paths", "fields", "success", "codes", "values", "metrics"])
+def test_a_mapping_without_members_maps_nothing(member: str) -> None:
+    """It was read as a list, and every command ended in a traceback."""
+    text = f"version: 1\nnames:\n  http:\n    {member}: {{}}\n"
+    names = parse(text, "gate.yaml", Path(), TODAY).names
+    bare = parse("version: 1\nnames: {http: {}}\n", "gate.yaml", Path(), TODAY).names
+    assert replace(names, given={}) == replace(bare, given={})
 
 
 def test_names_are_known_although_something_else_in_the_file_is_wrong() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gates import past_decisions
-from gates.operator.serve import MOST_BODY, Desk
+from gates.operator.serve import MOST_BODY, Desk, VerdictServer
 from gates.past_decisions import PastDecision, remember
 from gates.verdict import Decision
 from tests.gates.gate_process import gate
@@ -283,6 +283,29 @@ def test_nobody_listens_beyond_loopback_without_a_token(tmp_path: Path) -> None:
     done = gate("serve", "--host", "0.0.0.0", "--state", str(tmp_path), cwd=tmp_path)  # noqa: S104  -- what is refused
     assert done.returncode == 2
     assert "GATE_SERVE_TOKEN" in done.stderr
+
+
+@pytest.mark.parametrize("token", ["0123456789abcde\udcff", "0123456789abcdef\n", "ä" * 16])
+def test_a_token_that_no_header_carries_is_refused_at_once(tmp_path: Path, token: str) -> None:
+    """With such a token no client would ever be answered, or let in."""
+    done = gate("serve", "--state", str(tmp_path), cwd=tmp_path, environ={"GATE_SERVE_TOKEN": token})
+    assert done.returncode == 2
+    assert "GATE_SERVE_TOKEN" in done.stderr
+
+
+def test_a_host_that_is_no_name_is_an_error_of_the_caller(tmp_path: Path) -> None:
+    """The resolver cannot even encode such a name; the command says so without a traceback."""
+    own = {"GATE_SERVE_TOKEN": TOKEN}
+    done = gate("serve", "--host", "é..é", "--state", str(tmp_path), cwd=tmp_path, environ=own)
+    assert done.returncode == 4
+    assert "Correct --" in done.stderr
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
+def test_the_loopback_of_ipv6_is_served(tmp_path: Path) -> None:
+    """It needs no token, and is listened on."""
+    with VerdictServer(("::1", 0), Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)) as server:
+        assert server.server_address[0] == "::1"
 
 
 def test_the_command_answers_until_a_signal(tmp_path: Path) -> None:
