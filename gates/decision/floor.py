@@ -6,7 +6,6 @@ optional, milder, noted or waived; gate.yaml that tries is refused, and a policy
 """
 
 from collections.abc import Mapping
-from functools import cache
 
 from gates.contract.scope import QUEUE, SERVICE, Scope
 from gates.evidence import CheckSpec
@@ -48,15 +47,10 @@ EVERY_FLOOR = tuple(FLOOR | QUEUE_FLOOR)
 
 def floor_of(scope: Scope) -> Mapping[str, str]:
     """The floor under these claims. Without a service or a queue among them, it is that of a service."""
-    return _floor_of(scope.claims)
-
-
-@cache
-def _floor_of(claims: tuple[str, ...]) -> Mapping[str, str]:
-    if claims and not set(claims) & set(SERVICE) and QUEUE in claims:
+    if scope.claims and not set(scope.claims) & set(SERVICE) and QUEUE in scope.claims:
         return QUEUE_FLOOR
-    service = {p: said for p, said in FLOOR.items() if not claims or WITHIN.get(p, "") in {"", *claims}}
-    return service | QUEUE_FLOOR if QUEUE in claims else service
+    service = {p: said for p, said in FLOOR.items() if not scope.claims or WITHIN.get(p, "") in {"", *scope.claims}}
+    return service | QUEUE_FLOOR if QUEUE in scope.claims else service
 
 
 def not_claimed(spec: CheckSpec, scope: Scope) -> str:
