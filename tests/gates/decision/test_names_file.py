@@ -107,7 +107,7 @@ def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:
 
 @pytest.mark.parametrize("member", ["paths", "fields", "success", "codes", "values", "metrics"])
 def test_a_mapping_without_members_maps_nothing(member: str) -> None:
-    """It was read as a list, and every command ended in a traceback."""
+    """An empty mapping is read as a mapping, as if it were not written."""
     text = f"version: 1\nnames:\n  http:\n    {member}: {{}}\n"
     names = parse(text, "gate.yaml", Path(), TODAY).names
     bare = parse("version: 1\nnames: {http: {}}\n", "gate.yaml", Path(), TODAY).names
