@@ -271,6 +271,13 @@ def a_start_frees_the_keys(settings: Settings) -> Parts:
     return _tidying(settings, b"UPDATE replay_runs SET idempotency_key = id::text")
 
 
+@service(None, KILLED, "under way")
+def a_start_ends_runs(settings: Settings) -> Parts:
+    """A service that starts takes the runs that are under way for those of a crash, and calls them failed."""
+    ended = b"SET status = 'failed', completed_at = now() WHERE status = 'started'"
+    return _tidying(settings, b"UPDATE replay_runs " + ended)
+
+
 @service(None, "drill/outbox/commit-that-fails", "refused its row", production=False)
 @around("append_audit")
 async def refused_row_forgotten(release: Parts, conn: Connection, row: AuditRow) -> None:

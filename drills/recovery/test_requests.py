@@ -12,6 +12,7 @@ from drills.recovery.breakage import (
     terminate_once_there,
     terminate_waiting_for,
 )
+from drills.workbench.database import query
 from drills.workbench.scene import Scene, new_key
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import new_id
@@ -135,13 +136,17 @@ def _idle(scene: Scene) -> int:
 @request_drill("drill/recovery/service-killed-in-a-replay", covers=("D11", "L11"), where=Where.REFERENCE)
 def test_service_killed_in_a_replay(scene: Scene) -> None:
     """A service killed in the middle of a replay leaves all or nothing; the same request, sent again, has one effect.
-    What was replayed before is charged, is answered as a duplicate, and counts for the limit.
+    What was replayed before is charged, is answered as a duplicate, and counts for the limit; a run that is under way
+    goes on.
 
     After a crash nobody knows whether the request was done; only its key can tell.
     """
     company, before, key = scene.company(items=3), scene.company("before", items=1), new_key()
     first = scene.run(before, max=1, idempotency_key=key)
     scene.budget(company, daily_limit=50)
+    going = scene.company("going")
+    scene.add_blocked(going)
+    under_way = str(scene.run(going, max=1)["replay_run_id"])
     with processes(scene) as control:
         with scene.locked("replay_budgets", company) as held:
             running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
@@ -157,6 +162,10 @@ def test_service_killed_in_a_replay(scene: Scene) -> None:
     told = (again["duplicate"], again["items"])
     assert told == (True, first["items"]), f"sent again after a restart, a replay is (duplicate, items) {told}"
     scene.charged(before, 1, "after a restart")
+    state = scene.one(query("run"), under_way)["status"], scene.item(going)["status"]
+    assert state == ("started", "replaying"), f"after a restart a run under way and its item are {state}"
+    scene.make_due(going)
+    assert scene.ended(under_way)["status"] == "completed", "after a restart a run that was under way did not complete"
     if scene.claims("rate-limit"):
         scene.replay(before, label="the third call, two after a restart", max=1)
         scene.replay(before, 429, "rate_limited", label="the fourth call, three after a restart", max=1)

@@ -230,6 +230,13 @@ class TenantData(Database):
         """Pending dead letters that are claimed after all others of the tenant."""
         self.rows(query("add_last"), company, payload, count)
 
+    def add_blocked(self, company: str) -> None:
+        """A pending dead letter whose replay waits for an older event of its key, until `make_due`."""
+        has_keys = current().has("dead_letter_queue", "aggregate_key")
+        keyed: dict[str, Any] = {"aggregate_key": "k"} if has_keys else {}
+        self.add_items(company, 1, **keyed)
+        self.write_outbox(company, **keyed, next_attempt_at=self.value("select now() + interval '1 hour'"))
+
     def items(self, company: str) -> list[dict[str, Any]]:
         """The dead letters of a tenant, in claiming order."""
         return self.rows(query("items"), company)
