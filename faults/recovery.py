@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -22,6 +22,7 @@ from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest
 from replay_service.worker import process
+from replay_service.worker.agents import ScriptedAgent, SqlAgent
 from replay_service.worker.door import Connection, connected
 from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
@@ -276,6 +277,42 @@ def a_start_ends_runs(settings: Settings) -> Parts:
     """A service that starts takes the runs that are under way for those of a crash, and calls them failed."""
     ended = b"SET status = 'failed', completed_at = now() WHERE status = 'started'"
     return _tidying(settings, b"UPDATE replay_runs " + ended)
+
+
+class _Tidying(ScriptedAgent):
+    """An agent whose worker runs a statement when it starts."""
+
+    def __init__(self, url: str, statement: bytes) -> None:
+        super().__init__(SqlAgent())
+        self._url, self._statement = url, statement
+
+    async def __aenter__(self) -> Self:
+        async with connected(self._url) as conn:
+            await conn.execute(self._statement)
+        return await super().__aenter__()
+
+
+def _tidying_worker(settings: WorkerSettings, statement: bytes) -> WorkerParts:
+    return dataclasses.replace(build_worker_parts(settings), agent=_Tidying(settings.database_url, statement))
+
+
+@worker(None, EACH_PHASE, "after a start of the workers")
+def a_start_tries_the_dead_again(settings: WorkerSettings) -> WorkerParts:
+    """A worker that starts tries again what was given up, which its dead letter then sends once more."""
+    return _tidying_worker(settings, b"UPDATE event_outbox SET dead_at = NULL, attempts = 0 WHERE dead_at IS NOT NULL")
+
+
+@worker(None, EACH_PHASE, "after a start of the workers")
+def a_start_ends_waits(settings: WorkerSettings) -> WorkerParts:
+    """A worker that starts delivers what was put off before it is due."""
+    late = b"UPDATE event_outbox SET next_attempt_at = now() WHERE next_attempt_at > now() AND processed_at IS NULL"
+    return _tidying_worker(settings, late + b" AND dead_at IS NULL")
+
+
+@worker(None, IN_A_REPLAY, "under way")
+def a_start_resolves_items(settings: WorkerSettings) -> WorkerParts:
+    """A worker that starts takes the items that are under way for delivered, and resolves them."""
+    return _tidying_worker(settings, b"UPDATE dead_letter_queue SET status = 'resolved' WHERE status = 'replaying'")
 
 
 @service(None, "drill/outbox/commit-that-fails", "refused its row", production=False)

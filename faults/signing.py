@@ -192,6 +192,19 @@ async def reads_look_at_one_header(
     return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
 
+@service(
+    lambda p: p.get(_PATH.decode(), **_signed(p, b"/"), **p.as_token(p.token({}))).status_code == 404,
+    f"{SCOPE}/bad-signature-beside-good-token",
+    "a read by a token",
+)
+@instead_of("authenticate")
+async def reads_look_at_tokens_first(
+    parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
+) -> Caller:
+    """A read is let in by its token, whatever signature is beside it."""
+    return await authenticate(parts, headers if accepts_v1 else _by_token(headers), message, accepts_v1=accepts_v1)
+
+
 @service(lambda p: is_let_in(_event_by_both(p)), "drill/safety-rails/events-need-credentials", "401")
 @instead_of("accept_event")
 async def events_look_at_tokens_first(parts: Parts, call: Call) -> Reply:

@@ -13,7 +13,17 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current, http_words
 from gates.deployment.http import probes
 from gates.deployment.ids import new_id
-from gates.deployment.requests import SIGNATURE, Answer, Exchange, Request, forged_signature, post, sign_v2, signed_get
+from gates.deployment.requests import (
+    SIGNATURE,
+    Answer,
+    Exchange,
+    Request,
+    forged_signature,
+    post,
+    sign_v2,
+    signed_get,
+    token_get,
+)
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
@@ -60,7 +70,8 @@ def test_bad_token_beside_good_signature(bench: Bench) -> None:
 
 @drill("drill/authentication/bad-signature-beside-good-token", covers=("B24",))
 def test_bad_signature_beside_good_token(bench: Bench) -> None:
-    """A valid token does not excuse a wrong or stale signature beside it: if both are sent, both must be valid.
+    """A valid token does not excuse a wrong or stale signature beside it: if both are sent, both must be valid, for
+    reads, too.
 
     A body that was changed in transit is accepted.
     """
@@ -70,6 +81,10 @@ def test_bad_signature_beside_good_token(bench: Bench) -> None:
     long_ago = bench.clock.now() - 2 * current().limit("signature_age_s")
     stale = good.adding_header(SIGNATURE, sign_v2(bench.signer.secret, good.body, long_ago))
     bench.shut(stale.labelled("valid token, stale signature"))
+    for path in read_paths():
+        read = token_get(path, bench.admin(), "a read by a token")
+        bench.opens(read)
+        bench.shut(read.adding_header(SIGNATURE, forged_signature()).labelled(f"{read.label}, wrong signature"))
 
 
 @check(

@@ -73,11 +73,14 @@ def _any_is(scene: Scene, company: str, events: list[str], *states: str) -> bool
 @delivery_drill("drill/recovery/worker-killed-in-each-phase", covers=("K06", "K07"), where=Where.REFERENCE)
 def test_worker_killed_in_each_phase(scene: Scene) -> None:
     """Workers killed while they claim, while the agent works or while they acknowledge lose no event and double none;
-    nor do workers that are asked to end.
+    nor do workers that are asked to end. Those that start again leave alone what is dead, and what is not due.
 
     Every ordinary deployment kills workers like this.
     """
-    company = scene.company()
+    company, beside = scene.company(), scene.company("beside")
+    (dead,) = scene.write_outbox(beside, dead_at=scene.value("select now()"))
+    scene.add_items(beside, 1, event_id=dead)
+    later = scene.write_outbox(beside, next_attempt_at=scene.value("select now() + interval '1 hour'"))
     events: list[str] = []
     reached = 0
     with processes(scene) as control:
@@ -90,6 +93,9 @@ def test_worker_killed_in_each_phase(scene: Scene) -> None:
             control.mend()
             let_claims_run_out(scene, company)
     assert_recovered(scene, company, events)
+    left = [(r["state"], r["event"] in scene.effects([dead, *later])) for r in scene.outbox(beside)]
+    due = [("dead", False), ("pending", False)]
+    assert left == due, f"after a start of the workers a dead and a postponed row (state, has effect) are {left}"
     scene.seen.require(reached == len(PHASES), f"only {reached} of {len(PHASES)} phases were seen before the kill")
 
 
@@ -114,6 +120,9 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
     delays_ms = (400 if number % 3 == 0 else 60 for number in range(20))
     rows = [{"payload": f'{{"drill": {{"delay_ms": {delay_ms}}}}}'} for delay_ms in delays_ms]
     scene.tenants.add_rows(company, rows)
+    going = scene.company("going")
+    scene.add_blocked(going)
+    waiting = str(scene.run(going, max=1)["replay_run_id"])
     with processes(scene) as control:
         stopped = str(scene.run(failing, max=25)["replay_run_id"])
         stops = scene.until_true(lambda: scene.count("event_outbox", failing) < 25, within_s=TAKEN_S)
@@ -121,6 +130,7 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
         half_way = scene.until_true(lambda: _half_way(scene, company, 20), within_s=5)
         kill_all(control, "worker")
     _rest_is_claimed(scene, company)
+    scene.still_under_way(going, waiting, "a start of the workers")
     for one in (company, failing):
         let_claims_run_out(scene, one)
     row, end = (scene.ended(one, within_s=15) for one in (run, stopped))

@@ -12,7 +12,6 @@ from drills.recovery.breakage import (
     terminate_once_there,
     terminate_waiting_for,
 )
-from drills.workbench.database import query
 from drills.workbench.scene import Scene, new_key
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import new_id
@@ -162,10 +161,7 @@ def test_service_killed_in_a_replay(scene: Scene) -> None:
     told = (again["duplicate"], again["items"])
     assert told == (True, first["items"]), f"sent again after a restart, a replay is (duplicate, items) {told}"
     scene.charged(before, 1, "after a restart")
-    state = scene.one(query("run"), under_way)["status"], scene.item(going)["status"]
-    assert state == ("started", "replaying"), f"after a restart a run under way and its item are {state}"
-    scene.make_due(going)
-    assert scene.ended(under_way)["status"] == "completed", "after a restart a run that was under way did not complete"
+    scene.still_under_way(going, under_way, "a start of the service")
     if scene.claims("rate-limit"):
         scene.replay(before, label="the third call, two after a restart", max=1)
         scene.replay(before, 429, "rate_limited", label="the fourth call, three after a restart", max=1)

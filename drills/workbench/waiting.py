@@ -263,6 +263,14 @@ class Waiting(TenantData):
             )
             raise
 
+    def still_under_way(self, company: str, run: str, since: str) -> None:
+        """The claim: the run of an `add_blocked` goes on, and is completed once its item is free."""
+        state = self.one(query("run"), run)["status"], self.item(company)["status"]
+        assert state == ("started", "replaying"), f"after {since} a run that is under way and its item are {state}"
+        self.make_due(company)
+        end = self.ended(run)["status"]
+        assert end == "completed", f"after {since} a run that was under way ended as {end!r}"
+
     def quiet(self, company: str, *, within_s: float = 2.0) -> None:
         """Wait until nothing of a tenant is in flight and nothing has changed for a moment, or the time is over."""
         state, since = self._moves(company), time.monotonic()
