@@ -126,6 +126,17 @@ def error_type_is_trimmed(settings: Settings) -> Parts:
     return altered(settings, "pick_items", change)
 
 
+@service(
+    lambda p: _shown(p, {"error_type": "unknown"}, error_type="wanted") == 1,
+    "drill/safety-rails/pattern-number",
+    "error_type",
+)
+def unknown_is_every_type(settings: Settings) -> Parts:
+    """With `error_type`, items whose type is unknown are taken, too."""
+    change = ("error_type = %(error_type)s::text)", "error_type IN ('unknown', %(error_type)s::text))")
+    return altered(settings, "pick_items", change)
+
+
 @service(lambda p: _shown(p, {"error_type": f"{'w' * 64}a"}, error_type=f"{'w' * 64}b") == 1, TOGETHER, "error_type")
 def error_types_are_alike_in_64_characters(settings: Settings) -> Parts:
     """Only the first 64 characters of an `error_type` are compared."""

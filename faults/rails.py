@@ -1,5 +1,6 @@
 """Faults of the brake of a run: whose runs it stops, and which."""
 
+import dataclasses
 import json
 import uuid
 from typing import Any
@@ -8,9 +9,14 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from faults.altered import altered_worker
-from faults.catalogue import worker
+from faults.catalogue import service, worker
 from faults.lifecycle import FAILS, LIFE, SLOW
 from faults.probe import Probe
+from faults.requests import REQUEST, remembering
+from replay_service.database import Connection
+from replay_service.idempotency import Outcome, Run
+from replay_service.parts import Parts
+from replay_service.settings import Settings
 from replay_service.worker.parts import WORKER_QUERIES, WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -71,11 +77,28 @@ def ends_of_tokens_leave_no_row(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("finish_run", "FROM run r\n", "FROM run r WHERE r.actor = 'signature'\n"))
 
 
-def _after_a_stop(probe: Probe, ask: str) -> Any:
+@service(
+    lambda p: _after_a_stop(p, "SELECT daily_used FROM replay_budgets WHERE company_id = %s", named=True) == RUN_ITEMS,
+    f"{LIFE}/a-success-stops-it-too",
+    "a run of named items",
+)
+def named_items_are_not_refunded(settings: Settings) -> Parts:
+    """A run of named items forgets what it was charged: when it is stopped, nothing is refunded."""
+    release = remembering(settings)
+
+    async def finish(conn: Connection, started: Run, outcome: Outcome) -> None:
+        request = REQUEST.get()
+        named = request is not None and request.dlq_ids is not None
+        await release.finish_run(conn, started, dataclasses.replace(outcome, budget_charged=0) if named else outcome)
+
+    return dataclasses.replace(release, finish_run=finish)
+
+
+def _after_a_stop(probe: Probe, ask: str, *, named: bool = False) -> Any:
     """The result of `ask` for a tenant after a token's run over items that all fail."""
     with probe.tenant() as company:
-        probe.letters(company, RUN_ITEMS, **FAILS)
-        body = json.dumps({"company_id": company, "max": RUN_ITEMS}).encode()
+        ids = probe.letters(company, RUN_ITEMS, **FAILS)
+        body = json.dumps({"company_id": company, "max": RUN_ITEMS, **({"dlq_ids": ids} if named else {})}).encode()
         probe.settled(probe.send(body, probe.as_token(probe.token({}))).json()["replay_run_id"])
         return probe.value(ask, company)
 

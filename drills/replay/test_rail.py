@@ -362,16 +362,16 @@ def test_a_success_stops_it_too(scene: Scene) -> None:
     """A run whose first four items fail is stopped when the fifth is settled, even if that one succeeds; items in
     flight at that moment are counted by their own outcome.
 
-    A brake that looks at failures alone lets a run go on of which four fifths have failed. Its items were named.
+    A brake that looks at failures alone lets a run go on of which four fifths have failed. Named items are refunded.
     """
     scene.claims_drill_agent()
     company = scene.company(items=4, payload=POISON, max_retries=9)
     scene.add_last(company, as_jsonb({"drill": {"delay_ms": 1000}}), 16)
-    named = scene.known(dlq_ids=[str(r["id"]) for r in scene.items(company)])
+    named = scene.known(dlq_ids=[str(r["id"]) for r in scene.items(company)], error_type="drill")
     run = str(scene.run(company, max=20, **named)["replay_run_id"])
     row, done = _at_rest(scene, run), scene.count("dead_letter_queue", company, "status = 'resolved'")
     settled = row["success_count"] + row["failure_count"]
-    scene.seen.value(settled, [5, 14], "items")
+    scene.charged(company, settled, "after the stop of a run of named items the ledger")
     assert row["success_count"] == done, f"the stopped run counts {row['success_count']} successes; {done} are resolved"
     assert row["status"] == "stopped", f"a run of which the first 4 items failed, and no other, is {row['status']!r}"
     assert settled <= 14, f"{settled} items were settled before the stop; allowed: 14"

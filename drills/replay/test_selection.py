@@ -331,7 +331,7 @@ PATTERNS: list[Case] = [
         "Part of an error type is not the type.",
         ("time ", ["time "], ["time", "time out", "a time ", "time  ", " time "]),
     ),
-    Case("pattern-number", "An error type of digits is text.", ("0", ["0"], ["00", "0.0", "", "timeout"])),
+    Case("pattern-number", "An error type of digits is text.", ("0", ["0"], ["00", "0.0", "unknown", "null"])),
     Case("pattern-json-path", "A JSON path in an error type is text.", ("$.a[*]", ["$.a[*]"], ["a", "$.a[0]"])),
 ]
 

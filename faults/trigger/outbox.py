@@ -318,6 +318,24 @@ trigger(
     "A stop switches the replays of its tenant off.",
     timing="after",
 )
+PAUSES = """ insert into public.agent_controls (company_id, agents_paused)
+values (new.company_id, true) on conflict (company_id) do update set agents_paused = true; end if;"""
+trigger(
+    "run-end/a-stop-pauses",
+    "update on replay_runs",
+    f"if new.status = 'stopped' and old.status = 'started' then{PAUSES}",
+    (f"{LIFE}/stop-leaves-the-rest-untouched",),
+    "A stop pauses its tenant.",
+    timing="after",
+)
+trigger(
+    "outbox-failures/a-death-pauses",
+    "update on event_outbox",
+    f"if new.dead_at is not null and old.dead_at is null then{PAUSES}",
+    ("drill/outbox/dead-event-frees-its-key",),
+    "An event that is given up pauses its tenant.",
+    timing="after",
+)
 row(
     "run-end/failures-count-as-success",
     "update on replay_runs",
