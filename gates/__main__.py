@@ -23,6 +23,7 @@ if None in (sys.stdin, sys.stdout, sys.stderr):  # closed by the parent: files o
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 os.environ.pop("PSYCOPG_IMPL", None)  # it may name a driver that is not installed; psycopg finds one by itself
+os.environ.pop("SSLKEYLOGFILE", None)  # the keys of our connections are nobody's; no client is made if it is unwritable
 
 with suppress(OSError, ValueError):  # OpenSSL reads its settings at import, and would wait for a pipe for ever
     if stat.S_ISFIFO(os.stat(os.environ.get("OPENSSL_CONF", "")).st_mode):  # noqa: PTH116  -- nothing is imported yet

@@ -18,7 +18,7 @@ from gates import disk
 from gates.errors import CannotWork
 from gates.evidence import UNREADABLE, Evidence, JsonValue, Outcome
 from gates.text import foreign
-from gates.text.characters import document
+from gates.text.characters import log
 
 AFTER, RUN = "after", "run"
 NOTHING = hashlib.sha256(b"").hexdigest()
@@ -104,9 +104,9 @@ def _last_line(file: int) -> tuple[bytes, bool]:
 
 
 def linked(members: Mapping[str, JsonValue], after: str) -> bytes:
-    """The bytes, without newline, of a line after the one with digest `after`; control characters are escaped."""
+    """The bytes, without newline, of a line after the one with digest `after`; nothing obeys them when printed."""
     text = json.dumps({AFTER: after, **members}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return document(text).encode()
+    return log(text).encode()
 
 
 def chained(lines: Iterable[Mapping[str, JsonValue]]) -> bytes:

@@ -19,7 +19,7 @@ from gates.decision.rules import Policy
 from gates.errors import CannotWork, GateError, NotRolledBack, first_line, of_file
 from gates.evidence import CheckSpec, Evidence, JsonValue, moment, stamp, typed
 from gates.evidence_file import MOST_BYTES, ChainEnd, read_log
-from gates.text import foreign
+from gates.text import characters, foreign
 from gates.verdict import Action, Decision, Verdict, settle
 
 T = TypeVar("T")
@@ -141,7 +141,7 @@ def unkept(verdict: Verdict, error: BaseException) -> GateError:
 
 
 def write_run(folder: Path, run: Mapping[str, JsonValue]) -> None:
-    write(folder / RUN, json.dumps(run, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    write(folder / RUN, characters.log(json.dumps(run, ensure_ascii=False, indent=1, allow_nan=False)) + "\n")
 
 
 def write(path: Path, text: str) -> None:

@@ -43,8 +43,7 @@ TIMEOUT_S = 5.0
 ROOM_WITHIN_S = 1.0
 GRAVITY = (Decision.ROLLBACK, Decision.HOLD, Decision.PROMOTE)
 TOKEN = "GATE_SERVE_TOKEN"  # noqa: S105  -- the name of the variable
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-LEAST_TOKEN = 16
+LOOPBACK, LEAST_TOKEN = ("127.0.0.1", "::1", "localhost"), 16
 AHEAD = dt.timedelta(minutes=5)
 """So far a clock may be ahead of ours."""
 
@@ -185,11 +184,8 @@ class Desk:
         at, last = by_time[-1]
         lines = ["# HELP gate_decision The last decision of the gate.", "# TYPE gate_decision gauge"]
         lines += [f'gate_decision{{decision="{d.value}"}} {int(d is last.decision)}' for d in Decision]
-        lines += [
-            "# HELP gate_last_run_timestamp_seconds When it was decided.",
-            "# TYPE gate_last_run_timestamp_seconds gauge",
-        ]
-        lines.append(f"gate_last_run_timestamp_seconds {at.timestamp():.3f}")
+        name = "gate_last_run_timestamp_seconds"
+        lines += [f"# HELP {name} When it was decided.", f"# TYPE {name} gauge", f"{name} {at.timestamp():.3f}"]
         lines += ["# HELP gate_checks Checks of that run by outcome.", "# TYPE gate_checks gauge"]
         counts = {"pass": last.passed, "fail": last.failed, "unknown": last.unknown}
         lines += [f'gate_checks{{outcome="{name}"}} {number}' for name, number in counts.items()]
@@ -333,8 +329,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._send(self.server.desk.get(self.path, self.headers.get("Authorization", "")))
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
+    do_HEAD = do_GET  # noqa: N815  -- its name in the standard library
 
     def do_POST(self) -> None:
         length = foreign.count(self.headers.get("Content-Length", ""))
@@ -365,6 +360,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """Refuse what the standard library cannot read as we refuse, without the words of the client."""
+        self.request_version = self.protocol_version  # a line that cannot be read leaves 0.9, which has no status
+        self._send(_refused(code, ": ".join(filter(None, self.responses[code]))))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  -- its name in the standard library
         """Log nothing: a request may hold anything."""

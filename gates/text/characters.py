@@ -39,9 +39,11 @@ def log(text: str) -> str:
     return without_commands(document(text))
 
 
-def without_commands(text: str) -> str:
-    """The text without commands to a CI system that reads the output. JSON keeps its meaning."""
-    return _COMMAND.sub(lambda found: f"{found[1] or ''}\\u{ord(found[0][-1]):04x}", text)
+def without_commands(text: str, spelled: str = r"\u{:04x}") -> str:
+    """The text without commands to a CI system that reads the output. JSON keeps its meaning.
+    spelled: how the medium writes a character by its number.
+    """
+    return _COMMAND.sub(lambda found: f"{found[1] or ''}{spelled.format(ord(found[0][-1]))}", text)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -67,7 +67,7 @@ class Html(Inert):
 
     @classmethod
     def escaped(cls, text: str) -> str:
-        return html.escape(characters.document(text), quote=True)
+        return characters.without_commands(html.escape(characters.document(text), quote=True), "&#x{:x};")
 
     @classmethod
     def packaged(cls, *files: Path) -> Self:
@@ -123,7 +123,7 @@ class Markdown(Inert):
         """A fenced block, whose fence is longer than any in the text."""
         longest = max(map(len, re.findall("`+", text)), default=0)
         fence = "`" * max(3, longest + 1)
-        return cls(f"{fence}{language}\n{characters.document(text)}\n{fence}")
+        return cls(f"{fence}{language}\n{characters.log(text)}\n{fence}")
 
 
 class Slack(Inert):
@@ -145,7 +145,7 @@ class Slack(Inert):
 
     @classmethod
     def block(cls, text: str) -> Self:
-        return cls(f"```{html.escape(characters.document(text.replace(cls._TICK, cls._QUOTE)), quote=False)}```")
+        return cls(f"```{html.escape(characters.log(text.replace(cls._TICK, cls._QUOTE)), quote=False)}```")
 
     def cut(self, most: int) -> Self:
         """About so many characters at most; code in it stays code."""
@@ -164,9 +164,9 @@ def _spans(text: str) -> list[str]:
 
 def xml(value: object) -> str:
     """Text that XML 1.0 can hold; ElementTree escapes its markup."""
-    return characters.document(str(value))
+    return characters.log(str(value))
 
 
 def workflow(text: str, also: str = "") -> str:
     """A value of a GitHub workflow command, on one line. also: characters that end a property, to be escaped."""
-    return "".join(f"%{ord(c):02X}" if c in "%\n" + also else c for c in characters.document(text))
+    return "".join(f"%{ord(c):02X}" if c in "%\n" + also else c for c in characters.log(text))

@@ -31,8 +31,8 @@ FILES = {
 """Parameter -> its variable, and its file below HOME. libpq waits for any kind of file but private keys."""
 NEEDED = (*PLACES.values(), *(variable for variable, _ in FILES.values()), "HOME", "PGSYSCONFDIR", "PGPASSWORD")
 """Variables that say where the database is, and which files are read to find it."""
-OF_OPENSSL = ("SSL_CERT_FILE", "SSLKEYLOGFILE")
-"""Variables that name a file which OpenSSL opens for a context, and waits for."""
+OF_OPENSSL = "SSL_CERT_FILE"
+"""The variable that names a file which OpenSSL opens for a context, and waits for."""
 
 
 def placed(conninfo: str, environ: Mapping[str, str]) -> str:
@@ -69,8 +69,7 @@ def without_end(conninfo: str, environ: Mapping[str, str]) -> str:
     paths = [str(given.get(n) or environ.get(FILES[n][0]) or home / FILES[n][1]) for n in read]
     if SERVICES in read and environ.get("PGSYSCONFDIR"):
         paths.append(str(Path(environ["PGSYSCONFDIR"], "pg_service.conf")))
-    paths += [environ.get(name, "") for name in OF_OPENSSL]
-    return next(filter(disk.is_endless, paths), "")
+    return next(filter(disk.is_endless, [*paths, environ.get(OF_OPENSSL, "")]), "")
 
 
 def _keyword(conninfo: str, name: str) -> str:

@@ -21,6 +21,8 @@ from gates.verdict import Decision
 POLICY = """version: 1
 stages: {drill: {timeout_s: 40, workers: 2}, sql: {timeout_s: 20}, load: {timeout_s: 60}}
 """
+KEPT = ("evidence.ndjson", "run.json", "verdict.json", "junit.xml", "summary.md")
+"""Files that a job may print whole."""
 RIGHT_CODES = {d.exit_code for d in Decision} | {21}
 STANDING = """select
  (select string_agg(f::text, ' ' order by id) from public.feature_flags f),
@@ -128,7 +130,8 @@ def live(folder: Path, printed: Iterable[str]) -> list[str]:
     for name, forms in (
         ("summary.md", (*LIVE_FORMS[:2], *LIVE_MARKDOWN)),
         ("step-summary.md", (*LIVE_FORMS[:2], *LIVE_MARKDOWN)),
-        ("report.html", LIVE_HTML),
+        ("report.html", (*LIVE_HTML, *LIVE_FORMS[3:])),
+        *((name, LIVE_FORMS[3:]) for name in KEPT),
         *((str(log.relative_to(folder)), LIVE_FORMS) for log in sorted(folder.glob("l*/*.log"))),
     ):
         path = folder / name

@@ -41,8 +41,8 @@ def main(words: Sequence[str]) -> int:
     def chosen(*given: Any) -> tuple[CheckSpec, ...]:
         return tuple(s for s in all_checks(*given) if matches(s.id, patterns))
 
-    def drills_of(context: Context, load: Callable[[], None]) -> Stage:
-        return drills(replace(context, only=patterns), load)
+    def drills_of(context: Context, *others: Any, **named: Any) -> Stage:
+        return drills(replace(context, only=patterns), *others, **named)
 
     def after_alone(context: Context, when: str) -> Stage:
         return nullcontext(list) if when == "before" else data(context, when)

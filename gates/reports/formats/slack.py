@@ -7,6 +7,7 @@ from gates.contract.remedies import remedy_of
 from gates.evidence import JsonValue
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.sentences import brief
+from gates.text import characters
 from gates.text.inert import Slack
 from gates.text.quantity import with_unit
 from gates.verdict import Finding, Verdict, behind_text, grouped, named
@@ -65,7 +66,7 @@ def _cause(group: Sequence[Finding], verdict: Verdict, now: Slack) -> Slack:
 def message(text: Slack, blocks: Sequence[JsonValue]) -> str:
     """The body as JSON; `text` is what a notification shows. Addresses are neither linked nor unfurled."""
     whole = {"text": text.cut(MOST_TEXT), "blocks": list(blocks), "unfurl_links": False, "unfurl_media": False}
-    return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
+    return characters.log(json.dumps(whole, ensure_ascii=False, indent=1)) + "\n"
 
 
 def section(text: Slack) -> dict[str, JsonValue]:

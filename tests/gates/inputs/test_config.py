@@ -294,7 +294,7 @@ def test_a_variable_that_is_wrong_is_named(name: str, text: str) -> None:
         load_target({name: text})
 
 
-@pytest.mark.parametrize("name", [*(variable for variable, _ in FILES.values()), *OF_OPENSSL])
+@pytest.mark.parametrize("name", [*(variable for variable, _ in FILES.values()), OF_OPENSSL])
 @pytest.mark.parametrize("endless", ["pipe", "/dev/zero"])
 def test_a_pipe_for_a_file_of_a_connection_is_refused_where_it_is_read(name: str, endless: str, tmp_path: Path) -> None:
     """The library would read it for ever, deaf to signals; /dev/null may be, and a service file nobody asks for."""

@@ -195,15 +195,21 @@ def test_a_clock_that_was_ahead_outlives_no_later_decision(later: str, port: int
 def test_hostile_requests_are_answered_and_do_no_harm(port: int, tmp_path: Path) -> None:
     """Garbage, long bodies and wrong methods are refused, and the server goes on; HEAD works like GET."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
-    for raw in (
-        b"\x00\xff\r\n\r\n",
-        b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
-        b"POST / HTTP/1.1\r\n" + b"A: b\r\n" * 200,
+    for raw, status in (
+        (b"\x00\xff\r\n\r\n", b"400"),
+        (b"<b>\r\n\r\n", b"400"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"505"),
+        (b"GET /" + b"x" * 65_532, b"414"),
+        (b"<B> / HTTP/1.1\r\n\r\n", b"501"),
+        (b"POST / HTTP/1.1\r\n" + b"A: b\r\n" * 101, b"431"),
     ):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client, client.makefile("rb") as reader:
             client.sendall(raw)
             client.shutdown(socket.SHUT_WR)
-            assert b" 200 " not in client.recv(200)
+            head, _, body = reader.read().partition(b"\r\n\r\n")
+        assert (head.split()[1], b"application/json" in head) == (status, True)
+        assert json.loads(body)["error"]
+        assert b"<" not in body
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(b"POST " + CONFIRM.encode() + b" HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MOST_BODY + 1))
         assert b" 413 " in client.recv(200)

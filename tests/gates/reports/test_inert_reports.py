@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from gates import reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.text import stream
-from gates.text.inert import Html, Markdown, Slack, Terminal
+from gates.text.inert import Html, Markdown, Slack, Terminal, workflow
 from gates.watch import html as watch_html
 from gates.watch import text as watch_text
 from gates.watch.incidents import WatcherHealth
@@ -139,6 +139,13 @@ def watched(text: str) -> dict[str, str]:
     view = WatchView(tuple(made), made[-1], NOW, WatcherHealth(said=text), place=text, odd=text, total=2, specs=specs)
     slack = watch_text.slack(made[-1], (change,))
     return {"html": watch_html.html(view), "markdown": watch_text.markdown(view), "slack": slack}
+
+
+@pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
+def test_no_report_and_no_annotation_quotes_a_command_to_a_pipeline(text: str) -> None:
+    """A job that prints a report, or an annotation that quotes a target, gives its CI system no command."""
+    for made in (*rendered(text).values(), *watched(text).values(), workflow(text, also=":,")):
+        assert not re.search(r"(?m)^\s*::|##[A-Za-z]*\[", made)
 
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
