@@ -103,7 +103,7 @@ def proportions(numbers: Mapping[str, int], said: str = "") -> Html:
     return _svg("bar", x or 1, 1, Html("").join(rects), said)
 
 
-CHART_WIDTH, CHART_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320.0, 118.0, 6.0, 6.0, 16.0, 16.0
+CHART_WIDTH, CHART_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320.0, 118.0, 6.0, 6.0, 18.0, 16.0
 FAR = 3.0
 """A limit this many times over the greatest value is not drawn: it would flatten what was seen."""
 
@@ -150,7 +150,7 @@ def chart(
                 x(at), x(at), y(low), y(high)
             )
         )
-    parts += [_label(x(end), y(limit) - 3, f"{name} {limit:g} {unit}".rstrip(), "end") for name, limit in drawn]
+    parts += [_label(x(end), y(limit) - 5, f"{name} {limit:g} {unit}".rstrip(), "end") for name, limit in drawn]
     highest = max(v for _, v in points)
     if highest and not logarithmic:  # zero is the axis
         parts.append(_label(LEFT, max(y(highest) - 3, 10.0), with_unit(highest, unit), "start"))

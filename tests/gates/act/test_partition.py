@@ -161,7 +161,7 @@ def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
 ) -> None:
     """All three parts are done and read back."""
     reset(ground.database)
-    all_places = places(ground, lambda url: emergency(url, order(ground.url), time.monotonic, print))
+    all_places = places(ground, lambda url: emergency(url, order(ground.url), time.monotonic, print), blow)
 
     def show(ground: Ground, at: int) -> None:
         database, last = ground.database, reset(ground.database)
