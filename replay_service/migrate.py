@@ -102,7 +102,10 @@ def pending(files: Sequence[Migration], applied: Mapping[str, str]) -> tuple[Mig
 def migrate(url: str, folder: Path = MIGRATIONS) -> str:
     """Bring the database to the newest version and return it. Raises MigrationError or psycopg.Error."""
     files = read_migrations(folder)
-    with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True, prepare_threshold=None) as conn:
+    # of a database in SQL_ASCII, psycopg reads texts as bytes
+    with psycopg.connect(
+        url, client_encoding="utf8", connect_timeout=CONNECT_TIMEOUT_S, autocommit=True, prepare_threshold=None
+    ) as conn:
         conn.isolation_level, conn.read_only = psycopg.IsolationLevel.READ_COMMITTED, False
         while _apply(conn, files):
             pass

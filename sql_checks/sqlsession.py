@@ -13,7 +13,7 @@ import psycopg
 
 from gates import disk
 from gates.deployment.dialect.current import current
-from gates.deployment.sql.catalogue import identifier
+from gates.deployment.sql.catalogue import identifier, with_fragments
 from gates.deployment.sql.connection import Answering, Answers
 from gates.deployment.sql.database import Connection, connect, execute, sql
 from gates.inputs.values import Unfit, id_of_type
@@ -22,6 +22,9 @@ STATEMENT_TIMEOUT_MS = 5_000
 DEEP_TIMEOUT_MS = 120_000
 SIDE_BY_SIDE = 4
 """Connections that prefetch, beside the session's own."""
+HURRIED_MS = "50"
+"""How long a query waits for a lock once another one waited for one in vain."""
+HOLDERS = "select {{lock_holders}} as holders"
 AT_ONCE = 6
 """Queries that such a connection sends in one round trip."""
 BLINDNESS = Path(__file__).parent / "blindness.sql"
@@ -56,6 +59,8 @@ class SqlSession:
     crowded: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     deep: bool = False
+    holders: str = field(default="", init=False)
+    """Who held locks when a query had waited for one in vain; empty before."""
     _ahead: dict[tuple[str, ...], Future[Answers]] = field(default_factory=dict, init=False)
 
     @cached_property
@@ -72,6 +77,7 @@ class SqlSession:
             "replaygate.crowded": "{" + ",".join(self.crowded) + "}",
             "replaygate.deep": "on" if self.deep else "off",
             **{f"replaygate.{k}": v for k, v in self.settings.items()},
+            **({"lock_timeout": HURRIED_MS} if self.holders else {}),
         }
         connection.give(given)
         with connection.transaction(force_rollback=True):
@@ -82,6 +88,14 @@ class SqlSession:
     def give(self, settings: Mapping[str, str]) -> None:
         """Give further settings to the queries, as `replaygate.<name>`."""
         self.connection.give({f"replaygate.{k}": v for k, v in settings.items()})
+
+    def hurry(self, connection: Answering) -> None:
+        """A query on it waited for a lock in vain: see who holds locks, and wait for no further one as long."""
+        with suppress(psycopg.Error):
+            if not self.holders:
+                found = execute(connection, with_fragments(HOLDERS))[0]["holders"]
+                self.holders = str(found or "whoever held it is gone")
+            connection.give({"lock_timeout": HURRIED_MS})
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -146,6 +160,8 @@ class SqlSession:
                     connection = self._opened()
                 answers.set_result(connection.glance(*statements))
             except Exception as error:  # noqa: BLE001  -- it is the answer
+                if connection and isinstance(error, psycopg.errors.LockNotAvailable):
+                    self.hurry(connection)
                 answers.set_exception(error)
         return None if connection is None or connection.closed else connection
 

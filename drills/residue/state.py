@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gates.deployment.dialect.current import current
-from gates.deployment.sql.catalogue import array, identifier, with_trust
+from gates.deployment.sql.catalogue import array, identifier, with_fragments
 from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import Connection, execute
 from gates.deployment.tenants.tenants import OWNED_TABLES
@@ -77,7 +77,7 @@ def rows_left(connection: Answering, companies: Sequence[str]) -> tuple[int, dic
     Of the deployment's own tables only those that we may read and in which rows are found soon.
     """
     known = kept_by_contract()
-    named = [(f"{row['schema']}.{row['table']}", row) for row in execute(connection, with_trust(TENANT_COLUMNS))]
+    named = [(f"{row['schema']}.{row['table']}", row) for row in execute(connection, with_fragments(TENANT_COLUMNS))]
     tables = [(name, row) for name, row in named if row["soon"] or name in known]
     keys = [f"replay:{c}:" for c in companies]
     with connection.at_once():

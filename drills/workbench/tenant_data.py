@@ -17,7 +17,7 @@ from gates.deployment.dialect.current import current
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
 from gates.deployment.requests import digest_of
-from gates.deployment.sql.catalogue import identifier, with_trust
+from gates.deployment.sql.catalogue import identifier, with_fragments
 from gates.deployment.sql.database import Connection, execute, session
 from gates.deployment.tenants.loans import Changed, Ending, LiveRow, Loan, give_back, lend
 from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, owned_tables
@@ -276,7 +276,7 @@ class TenantData(Database):
         """
         read = {table: (f"public.{table}", "company_id") for table in owned_tables()}
         if beside:
-            others = self.rows(with_trust(query("tenant_tables")), current().all_real)
+            others = self.rows(with_fragments(query("tenant_tables")), current().all_real)
             read |= {r["name"]: (identifier(r["schema"], r["name"]), identifier(r["tenant"])) for r in others}
         parts = [
             "select %s::text as part, count(*) || ' rows ' || coalesce(md5(string_agg(x.xmin::text, ','"

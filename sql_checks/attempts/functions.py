@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gates.deployment.dialect.current import current
-from gates.deployment.sql.catalogue import with_trust
+from gates.deployment.sql.catalogue import with_fragments
 from gates.deployment.sql.database import Connection, execute, sql
 from sql_checks.attempts.statements import Attempt, Look, TenantStatement, attempt
 from sql_checks.attempts.tenants import ID, NOTHING, TwoTenants
@@ -115,7 +115,7 @@ def called(connection: Connection, tenants: TwoTenants, *, may_write: bool) -> L
     """What all that a tenant may call or read tells. may_write: whether functions that may write are called. The last
     act of a transaction: it changes the statement timeout.
     """
-    every = [_function(row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]
+    every = [_function(row) for row in execute(connection, with_fragments(sql(FUNCTIONS)))]
     found = [one for one in every if not one.unsafe_owner]
     if not tenants.marks:
         return Learned()
@@ -144,7 +144,7 @@ def _reads(connection: Connection, tenants: TwoTenants) -> dict[str, list[Tenant
         marks |= {text for one in execute(connection, query, tenants.mine) for text in map(str, one.values())}
     pattern = "|".join(filter(ID.fullmatch, sorted(marks)))
     found = dict[str, list[TenantStatement]]()
-    for row in execute(connection, with_trust(sql(RELATIONS))):
+    for row in execute(connection, with_fragments(sql(RELATIONS))):
         rows = f"select r::text as said from {row['name']} r limit 1000"
         given = f"select from ({rows}) given where said ~ %s"
         noted = NOTED.format(rows)

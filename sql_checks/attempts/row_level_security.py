@@ -16,7 +16,7 @@ import psycopg
 from gates.contract.contract import contract
 from gates.deployment.dialect.current import current, tenant_session
 from gates.deployment.ids import alike_ids, new_id
-from gates.deployment.sql.catalogue import identifier, with_trust
+from gates.deployment.sql.catalogue import identifier, with_fragments
 from gates.deployment.sql.database import Connection, connect, execute, sql
 from gates.deployment.tenants import members
 from sql_checks.attempts import functions
@@ -165,7 +165,7 @@ def _look(connection: Connection, *, may_write: bool) -> RlsProbe:
         return found
     (mine, other), bystander = alike_ids("company"), new_id("company")
     seeded = _seed(connection, mine, other, bystander)
-    tables = [TenantTable(**row) for row in execute(connection, with_trust(sql(TABLES)))]  # type: ignore[arg-type]
+    tables = [TenantTable(**row) for row in execute(connection, with_fragments(sql(TABLES)))]  # type: ignore[arg-type]
     found.unread = [table for table in tables if table.untrusted_owner]
     trusted = [table for table in tables if not table.untrusted_owner]
     found.sights = _sights(connection, trusted, mine, other, seeded)

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 
 from gates.deployment.dialect.current import current, named, tenant_session, written
+from gates.deployment.sql.catalogue import with_fragments
 from gates.deployment.sql.cells import with_values
 from gates.deployment.sql.database import Connection, sql
 from gates.deployment.sql.failures import LATE, LOCKED, RIGHTS, in_words, told_in_words
@@ -108,7 +109,7 @@ def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[
         told = [_told(connection, one) for one in asked]  # may find a table absent: after the savepoint
         text = json.dumps(told, ensure_ascii=False)  # a database in SQL_ASCII reads no escaped letter
         connection.execute("select pg_catalog.set_config('replaygate.attempts', %s, true)", (text,))
-        connection.execute(sql(RUN).encode())
+        connection.execute(with_fragments(sql(RUN)).encode())
         done = connection.execute("select pg_catalog.current_setting('replaygate.attempted') as done")
         connection.execute("release savepoint attempts")
     (row,) = done.fetchall()

@@ -1,4 +1,5 @@
 -- Runs the statements of `replaygate.attempts` one by one and writes their results into `replaygate.attempted`.
+-- Once a lock of another session was waited for in vain, the others wait for a moment only, and the error says who holds locks.
 -- Each is undone unless it says `keep`; `see` counts what the tenant sees before that, `look` what the login sees. Whatever is computed under a tenant's role or path, is computed before it is set.
 do $attempts$
 declare
@@ -11,6 +12,7 @@ declare
   look text;
   see text;
   login text;
+  held text;
   exempt boolean;
   keep boolean;
   entered boolean;
@@ -72,6 +74,13 @@ begin
     exception when others then
       if not through then
         get stacked diagnostics state = returned_sqlstate, said = message_text, place = pg_exception_context;
+        if state = '55P03' then
+          if held is null then
+            perform pg_catalog.set_config('lock_timeout', '10ms', true);
+            held := coalesce(': ' || {{lock_holders}}, '');
+          end if;
+          said := said || held;
+        end if;
         said := pg_catalog.left(said, 1000);
         place := pg_catalog.left(place, 1000);
         touched := 0;

@@ -1,5 +1,6 @@
 -- id: sql/spot/tenants-only-read
--- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema or the database, nor databases or roles; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
+-- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema, in that of a function which its policies
+--   ask, or in the database, nor databases or roles; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
 -- cost: Then one missing WITH CHECK lets a tenant write into the queue.
 -- severity: warn
 -- reads: catalogue
@@ -20,6 +21,10 @@ select format('schema %s', n.nspname), format('%s holds CREATE', r.rolname), n.n
 from pg_namespace n
 join pg_roles r on r.rolname = 'authenticated' and not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'CREATE')
 where n.nspname = any('{public}')
+   or n.oid in (select f.pronamespace from pg_policy p
+                join parts on parts.oid = p.polrelid
+                join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_proc'::regclass
+                join pg_proc f on f.oid = d.refobjid)
 union all
 select format('database %s', d.datname), format('%s holds CREATE', r.rolname), d.datacl::text
 from pg_database d

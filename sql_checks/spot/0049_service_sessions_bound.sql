@@ -1,5 +1,6 @@
 -- id: sql/spot/service-sessions-bound
--- claim: Where sessions are exempt from row-level security (those of monitors and operators are), others are bound by it.
+-- claim: Where sessions are exempt from row-level security (those of monitors, poolers and operators are), and do not stand idle, others
+--   are bound by it.
 -- cost: The program may have been started with the wrong login; which session is whose cannot be seen here.
 -- severity: warn
 -- reads: catalogue
@@ -9,7 +10,7 @@ select format('session of %s', rolname) as subject,
        format('%s sessions exempt from row security, and none that is bound by it', count(*)) as detail,
        string_agg(distinct application_name, ', ') as witness
 from sessions s
-where (is_owner or rolbypassrls) and not exists (select from sessions o where not (o.is_owner or o.rolbypassrls))
+where (is_owner or rolbypassrls) and not is_aside and not exists (select from sessions o where not (o.is_owner or o.rolbypassrls))
 group by rolname;
 
 -- seen:

@@ -22,7 +22,9 @@ with tenants as materialized (
   select o.*
   from public.event_outbox o
   join tenants t on t.company_id = o.company_id
-  cross join lateral (select coalesce(greatest(o.claimed_until, o.next_attempt_at), o.inserted_at) as at) due
+  -- a claim without an attempt put nothing off: the turn of its event was before it
+  cross join lateral (select coalesce(case when o.attempts = 0 and o.next_attempt_at <= now() then o.claimed_until end,
+                                      greatest(o.claimed_until, o.next_attempt_at), o.inserted_at) as at) due
   cross join (
     -- behind a backlog, an event waits for its turn like all others
     select case when count(*) > 1000 then interval '1 hour' else interval '5 minutes' end as patience

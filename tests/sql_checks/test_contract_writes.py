@@ -1,13 +1,17 @@
 """Writes that the contract allows are tried: a schema that refuses them, or allows too much, fails."""
 
+import re
+
 import psycopg
 import pytest
 from psycopg import sql
 
 from faults.trigger.planting import released
+from gates.deployment.sql import database
 from sql_checks import test_contract_writes as checks
 from sql_checks.attempts.contract_writes import Expected, Write, write
 from sql_checks.attempts.statements import Attempt
+from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.sql_checks.conftest import outcome_of
 
@@ -338,3 +342,26 @@ def test_a_lock_of_another_session_proves_nothing(state: str) -> None:
     written = [(Write(kind, "feature_flags", "a row", ""), came) for kind, came in zip(kinds, results, strict=True)]
     told = outcome_of(lambda seen: checks.test_contract_rows_are_taken(written, seen))
     assert told[:2] == ("unknown", "feature_flags: a row: another session held a lock")
+
+
+def test_a_lock_costs_one_wait_and_has_a_name(pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was tried before a row was found locked is judged. After the first wait in vain the others are short, and
+    who holds the lock is told, also of queries.
+    """
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 200)
+    url = pg_server.url(clone)
+    with psycopg.connect(url, application_name="nightly job") as holder:
+        holder.execute("select from agent_controls where company_id is null for update")
+        came = write(url, may_touch_live=True)
+        told = {name: outcome_of(lambda seen, judge=judge: judge(came, seen))[:2] for name, judge in JUDGES.items()}  # type: ignore[misc]
+        assert [told[BUDGET][0], told[KEYS][0]] == ["pass", "pass"]
+        assert told[TAKEN][0] == "unknown"
+        assert re.search("agent_controls: .* of postgres .application 'nightly job', idle in tr", told[TAKEN][1])
+        holder.execute("lock table event_outbox in access exclusive mode")
+        asked = [(f"select {n} from public.event_outbox",) for n in range(20)]
+        session = SqlSession(url)
+        session.ask_ahead(asked)
+        for one in asked:
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                session.ask(*one)
+        assert "holds locks on agent_controls, event_outbox, in a transaction since" in session.holders

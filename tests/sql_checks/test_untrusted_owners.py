@@ -10,7 +10,7 @@ from psycopg import sql
 from drills.residue.state import rows_left
 from drills.workbench.database import query
 from gates.deployment.dialect.current import current
-from gates.deployment.sql.catalogue import with_trust
+from gates.deployment.sql.catalogue import with_fragments
 from gates.deployment.sql.database import connect, session
 from sql_checks import test_row_level_security as checks
 from sql_checks.attempts.row_level_security import probe
@@ -62,7 +62,7 @@ class Attacked:
         """What the drills would read for a tenant's digest; they look for what is left of it, too."""
         with session(self.gate) as connection:
             rows_left(connection, ["00000000-0000-4000-8000-000000000004"])
-            found = connection.execute(with_trust(query("tenant_tables")).encode(), (current().all_real,))
+            found = connection.execute(with_fragments(query("tenant_tables")).encode(), (current().all_real,))
             return [str(row["name"]) for row in found]
 
 

@@ -22,6 +22,6 @@ def array(ids: Sequence[str]) -> str:
     return "{" + ",".join(f'"{one}"' for one in ids) + "}"
 
 
-def with_trust(statement: str) -> str:
-    """Fill `{{trusted_owner}}` in the statement: whether the owner of relation `c` may run code as the gate."""
+def with_fragments(statement: str) -> str:
+    """Fill `{{trusted_owner}}` (whether the owner of relation `c` may run code as the gate) and `{{lock_holders}}`."""
     return expand(statement, [FRAGMENTS])

@@ -107,10 +107,11 @@ def connect(
 ) -> Answering:
     """A connection whose every wait has a limit. Raise psycopg.OperationalError if there is no database.
 
-    primary: of several addresses accept no standby, whatever the URL says. Else take none of several hosts unless it
-    says so, as what a standby shows may be late; and write to none. A server of our own keeps the settings for the
-    session. A pooler may lend another session for the next transaction, so each transaction begins with the settings. A
-    pooler that does not keep them even that long is refused.
+    primary: connect to the primary only. Where the URL names several hosts and does not say which kind is wanted, that
+    is so anyway: what a standby shows may be late. A standby named alone may be read, and is never written to.
+
+    A server of our own keeps the settings for the session. A pooler may lend another session for the next transaction,
+    so each transaction begins with the settings. A pooler that does not keep them even that long is refused.
     """
     settings = {
         "statement_timeout": str(statement_timeout_ms),

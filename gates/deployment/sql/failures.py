@@ -38,6 +38,8 @@ CUT = re.compile(
 )
 EXPLAINED = ("connection to server", "a pooler is between")
 """Words of messages that say better than CUT_OFF why there is no connection."""
+STANDBY, EACH_HOST = "server is in hot standby mode", "\n- host: "
+"""What libpq says where a primary is asked for, and what psycopg begins the failure of each host with."""
 FULL = re.compile("too many (?:connections|clients)|remaining connection slots|no more connections allowed")
 ROOM = "a login with 20 connections of its own is enough"
 
@@ -47,6 +49,11 @@ def in_words(error: BaseException) -> str:
     diagnosis = error.diag if isinstance(error, psycopg.Error) else None
     if diagnosis is None or not diagnosis.message_primary:
         said = first_line(error)
+        if STANDBY in str(error):
+            hosts = str(error).split(EACH_HOST)[1:] or [said]
+            standbys = sum(STANDBY in host for host in hosts)
+            others = "" if standbys == len(hosts) else f", and no other of the {len(hosts)} hosts can be reached"
+            return f"DATABASE_URL leads to no primary: standbys, which only read: {standbys}{others}. Name the primary"
         is_told = any(words in said for words in EXPLAINED)
         was_open = isinstance(error, psycopg.OperationalError) and CUT.search(said) and not is_told
         return CUT_OFF if was_open else f"{said}: {ROOM}" if FULL.search(said) else said

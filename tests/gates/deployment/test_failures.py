@@ -108,6 +108,21 @@ def test_an_error_without_a_diagnosis_is_its_first_line() -> None:
     assert in_words(psycopg.OperationalError()) == "OperationalError"
 
 
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ("server is in hot standby mode", "standbys, which only read: 2"),
+        ("Connection refused", "standbys, which only read: 1, and no other of the 2 hosts can be reached"),
+    ],
+)
+def test_hosts_without_a_primary_are_told(second: str, told: str) -> None:
+    """Of several hosts, each failure counts, and not the last one alone."""
+    failed = ["connection failed: server is in hot standby mode", f"connection failed: {second}"]
+    each = "".join(f"\n- host: 'db', port: '{port}', hostaddr: '': {one}" for port, one in enumerate(failed))
+    error = psycopg.OperationalError(f"{failed[1]}\nMultiple connection attempts failed. All failures were:{each}")
+    assert in_words(error) == f"DATABASE_URL leads to no primary: {told}. Name the primary"
+
+
 def test_a_session_that_is_cut() -> None:
     """A restart during a statement has one message, however the driver puts it; a refused login has another."""
     for said in ("consuming input failed: server closed the connection unexpectedly", "Connection reset by peer"):
