@@ -230,7 +230,7 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
     """
     with serving(lambda _path: (200, {"release": "r1"})) as url:
         clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": url, "TRANSBOT_HMAC_SECRET": SECRET}
-        default = ["env", "--default-signal=INT"]  # a suite in the background inherits that Ctrl-C is ignored
+        default = ["env", "--default-signal=INT,HUP"]  # a suite in the background, or under nohup, ignores them
         words = [*default, sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
         process = subprocess.Popen(
             words, cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
