@@ -371,10 +371,10 @@ def test_a_success_stops_it_too(scene: Scene) -> None:
     run = str(scene.run(company, max=20, **named)["replay_run_id"])
     row, done = _at_rest(scene, run), scene.count("dead_letter_queue", company, "status = 'resolved'")
     settled = row["success_count"] + row["failure_count"]
-    scene.charged(company, settled, "after the stop of a run of named items the ledger")
     assert row["success_count"] == done, f"the stopped run counts {row['success_count']} successes; {done} are resolved"
     assert row["status"] == "stopped", f"a run of which the first 4 items failed, and no other, is {row['status']!r}"
     assert settled <= 14, f"{settled} items were settled before the stop; allowed: 14"
+    scene.charged(company, settled, "after the stop of a run of named items the ledger")
     scene.seen.count(settled)
 
 
