@@ -22,6 +22,7 @@ from gates.deployment.http.clock import Clock
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import (
     BUSY,
+    FIXED_PATHS,
     SIGNATURE,
     Answer,
     Request,
@@ -93,11 +94,13 @@ def said_beside(request: Request, **fields: str) -> list[Request]:
     return [asked, headed]
 
 
-def let_in(answer: Answer) -> bool:
+def let_in(request: Request, answer: Answer) -> bool:
     """Whether an answer shows that the credentials were accepted, whether or not the request succeeded. What is refused
-    for its method, size or type was refused before they were looked at.
+    for its method, size or type was refused before they were looked at, and a path that is not there asks for none.
     """
-    return answer.status < 500 and answer.status not in {401, 405, 413, 415, *BUSY} and not answer.is_elsewhere
+    is_of_nobody = answer.status == 404 and request.bare in FIXED_PATHS
+    refused_before = answer.status in {401, 405, 413, 415, *BUSY} or answer.is_elsewhere or is_of_nobody
+    return answer.status < 500 and not refused_before
 
 
 @dataclass
@@ -194,7 +197,7 @@ class Bench:
         """Expect that the credentials are neither refused nor a server error. An answer other than that to an unknown
         company shows it only where requests without credentials are refused.
         """
-        found = self.seen.expect(request, answer, answer.status if let_in(answer) else 403, control=control)
+        found = self.seen.expect(request, answer, answer.status if let_in(request, answer) else 403, control=control)
         if found.status != 403:
             self.guarded()
         return found
@@ -246,7 +249,7 @@ class Bench:
         for age_s in range(limit_s + 2, limit_s - LATEST_S, -1):
             at = self.clock.now() - age_s
             used = [(request, self.http.send(request)) for request in made(at, 0)]
-            if all(let_in(answer) for _, answer in used):
+            if all(let_in(*one) for one in used):
                 break
         for request, answer in used:
             self._let_in(request, answer, control=True)
@@ -262,7 +265,7 @@ class Bench:
         unknown where they are not in time; where it is empty, the caller judges.
         """
         deadline = time.monotonic() + LATEST_S
-        while any(map(let_in, self.http.several(next(requests)))) and time.monotonic() < deadline:
+        while any(map(let_in, asked := next(requests), self.http.several(asked))) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         self.seen.require(not otherwise or time.monotonic() < deadline, otherwise)
 

@@ -221,10 +221,21 @@ def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> 
         details=details,
         **common,
     )
-    return [run, *(_judged(one, valid=valid, compat=compat, common=common) for one in result["judgements"])]
+    failed = _most_failed(result["requests"])
+    return [run, *(_judged(one, failed, valid=valid, compat=compat, common=common) for one in result["judgements"])]
 
 
-def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mapping[str, Any]) -> Evidence:
+def _most_failed(requests: Sequence[Mapping[str, Any]]) -> str:
+    """What most of the failed requests were, and what became of them: `54 of 60 were POST /events, answered 404`."""
+    failed = [one for one in requests if one["failed"]]
+    if not failed:
+        return ""
+    most = max(failed, key=lambda one: int(one["count"]))
+    told = f"answered {most['status']}" if most["status"] else str(most["error"])
+    return f"{most['count']} of {sum(int(one['count']) for one in failed)} failed requests were {most['name']}, {told}"
+
+
+def _judged(one: Mapping[str, Any], failed: str, *, valid: bool, compat: bool, common: Mapping[str, Any]) -> Evidence:
     verdict = Outcome(one["verdict"])
     k6 = "pass" if one["k6_passes"] else "fail"
     names = ("source", "why", "low", "high", "method", "needed", "margin", "recorder", *SHOWN_OF_TIME)
@@ -232,6 +243,8 @@ def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mappin
     if one["why"] == "switched off":
         message = f"unknown (switched off): {message}"
     trend = one["metric"].partition("{")[0]
+    if failed and verdict is not Outcome.PASS and one["metric"] == "http_req_failed":
+        message = f"{message}; {failed}"
     return Evidence(
         str(one["check"]),
         verdict,

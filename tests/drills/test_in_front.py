@@ -17,6 +17,7 @@ OF_READS = (
     "drill/lifecycle/unknown-run-is-not-found",
     "drill/outbox/status-of-an-event",
 )
+OF_EVERY_PATH = ("drill/authentication/wrong-secret", "drill/tokens/alg-none", "drill/tokens/expired")
 BEHIND_S, MOST = 0.15, 16_384
 
 
@@ -45,6 +46,19 @@ def test_reads_that_show_later_what_was_committed_are_unknown(variables: dict[st
         found = examine({**variables, "BASE_URL": url}, OF_READS, tmp_path)
     assert {one.outcome for one in found.values()} == {Outcome.UNKNOWN}, found
     assert all("a replica or a cache answers them" in one.message for one in found.values())
+
+
+@pytest.mark.parametrize("path", ["/events", "/dlq-replay"])
+def test_a_path_that_is_not_there_asks_for_no_credentials(path: str, variables: dict[str, str], tmp_path: Path) -> None:
+    """Whoever is sent to a path that is not there, good or bad, is answered alike: no bad one was let in."""
+
+    def lacks(sent: Sent, forward: Forward) -> Reply:
+        return problem(404, "not_found") if (sent.method, sent.path) == ("POST", path) else forward(sent)
+
+    with proxy(variables["BASE_URL"], lacks) as url:
+        found = examine({**variables, "BASE_URL": url}, OF_EVERY_PATH, tmp_path)
+    assert {one.outcome for one in found.values()} == {Outcome.UNKNOWN}, found
+    assert all("404" in one.message for one in found.values())
 
 
 @pytest.mark.parametrize("check", ["drill/authentication/flipped-byte", "drill/proof/invalid-signature-refused"])

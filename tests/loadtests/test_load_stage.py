@@ -43,7 +43,7 @@ def result(**more: Any) -> dict[str, Any]:
     rest: dict[str, Any] = dict.fromkeys(load_process.SHOWN)
     return {
         **rest, "valid": True, "invalid_reasons": [], "elapsed_s": 10.0, "ended": "as planned",
-        "facts": {"requests": 700}, "judgements": [judged("load/http_req_failed/rate", "pass")], **more,
+        "facts": {"requests": 700}, "requests": [], "judgements": [judged("load/http_req_failed/rate", "pass")], **more,
     }  # fmt: skip
 
 
@@ -76,6 +76,16 @@ def test_an_invalid_run_blocks_its_thresholds() -> None:
     assert found["load/x/avg"].outcome is Outcome.UNKNOWN
     assert found["load/x/avg"].blocked_by == "load/run-valid"
     assert (found["load/x/max"].outcome, found["load/x/max"].blocked_by) == (Outcome.FAIL, "")
+
+
+def test_failed_requests_are_named_by_what_most_of_them_were() -> None:
+    """Who reads that one request in three failed also reads which, and what was answered."""
+    rows = (("GET /healthz", 200, "", 90, False), ("POST /events", 404, "", 54, True), ("POST /x", 0, "reset", 6, True))
+    made = [dict(zip(("name", "status", "error", "count", "failed"), row, strict=True)) for row in rows]
+    failed = judged("load/http_req_failed/rate", "fail", metric="http_req_failed")
+    said = by_check(load_process.evidence_of(result(requests=made, judgements=[failed]), compat=False, started_at=""))
+    assert "54 of 60 failed requests were POST /events, answered 404" in said["load/http_req_failed/rate"].message
+    assert "failed requests" not in said["load/run-valid"].message
 
 
 def test_a_switched_off_metric_says_so() -> None:
