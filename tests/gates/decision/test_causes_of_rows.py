@@ -48,7 +48,7 @@ def test_rows_that_the_service_spoils_come_behind_the_drill_that_saw_how(cause: 
     [("drill/outbox/status-of-an-event", "/events"), ("drill/lifecycle/run-counts-add-up", "/dlq-replay")],
 )
 def test_a_read_that_is_not_there_opens_nothing(cause: str, path: str) -> None:
-    """Where the target's own events and runs are not found, a bad token that gets the same answer has opened nothing."""
+    """Where the target does not find its own events and runs, a bad token with the same answer has opened nothing."""
     missing = {"symptom": f"GET {path} answered 404 not_found"}
     verdict = judged(*(failed(c, details=missing, severity="page") for c in ("drill/tokens/expired", cause)))
     assert [[f.check for f in group] for group in grouped(verdict.deciding)] == [[cause, "drill/tokens/expired"]]
