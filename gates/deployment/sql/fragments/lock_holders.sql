@@ -12,7 +12,9 @@
     join pg_class c on c.oid = l.relation and c.relkind in ('r', 'p')
       and (c.relnamespace <> 'pg_catalog'::regnamespace or l.mode = 'AccessExclusiveLock')
     left join pg_stat_activity a on a.pid = l.pid
-    left join pg_prepared_xacts x on l.virtualtransaction = '-1/' || x.transaction
+    -- a prepared transaction keeps the number of the session that it was made in, and a lock on its own
+    left join pg_locks o on l.pid is null and o.pid is null and o.virtualtransaction = l.virtualtransaction and o.locktype = 'transactionid'
+    left join pg_prepared_xacts x on x.transaction = o.transactionid
     where l.granted and l.database = (select oid from pg_database where datname = current_database())
       and l.mode not in ('AccessShareLock', 'ShareUpdateExclusiveLock') and l.pid is distinct from pg_backend_pid()
       and coalesce(a.xact_start < clock_timestamp() - current_setting('lock_timeout')::interval, true)
