@@ -369,4 +369,5 @@ def test_a_lock_costs_one_wait_and_has_a_name(pg_server: PgServer, clone: str, m
             connection.execute(b"select from public.event_outbox")
         with pytest.raises(psycopg.errors.LockNotAvailable, match="nightly job"):
             probe(url)
+        session.close()
         assert "holds locks on agent_controls, event_outbox, in a transaction since" in session.holders
