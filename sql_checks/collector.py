@@ -207,10 +207,6 @@ class CheckItem(pytest.Item):
         self.stash[OBSERVER] = observer
         try:
             self.observe(session_of(self.config), observer)
-        except psycopg.errors.LockNotAvailable as error:
-            session = session_of(self.config)
-            session.hurry(session.connection)
-            raise Unmet(f"{in_words(error)}: {session.holders}") from error
         except psycopg.Error as error:
             raise Unmet(in_words(error)) from error
 

@@ -13,9 +13,10 @@ import psycopg
 
 from gates import disk
 from gates.deployment.dialect.current import current
-from gates.deployment.sql.catalogue import identifier, with_fragments
+from gates.deployment.sql.catalogue import identifier
 from gates.deployment.sql.connection import Answering, Answers
 from gates.deployment.sql.database import Connection, connect, execute, sql
+from gates.deployment.sql.locks import holders_of, with_holders
 from gates.inputs.values import Unfit, id_of_type
 
 STATEMENT_TIMEOUT_MS = 5_000
@@ -24,7 +25,6 @@ SIDE_BY_SIDE = 4
 """Connections that prefetch, beside the session's own."""
 HURRIED_MS = "50"
 """How long a query waits for a lock once another one waited for one in vain."""
-HOLDERS = "select {{lock_holders}} as holders"
 AT_ONCE = 6
 """Queries that such a connection sends in one round trip."""
 BLINDNESS = Path(__file__).parent / "blindness.sql"
@@ -89,18 +89,21 @@ class SqlSession:
         """Give further settings to the queries, as `replaygate.<name>`."""
         self.connection.give({f"replaygate.{k}": v for k, v in settings.items()})
 
-    def hurry(self, connection: Answering) -> None:
-        """A query on it waited for a lock in vain: see who holds locks, and wait for no further one as long."""
-        with suppress(psycopg.Error):
-            if not self.holders:
-                found = execute(connection, with_fragments(HOLDERS))[0]["holders"]
-                self.holders = str(found or "whoever held it is gone")
-            connection.give({"lock_timeout": HURRIED_MS})
+    @contextmanager
+    def _hurried(self, connection: Answering) -> Iterator[None]:
+        """Where a query waits for a lock in vain, the error says who holds locks, and no further one waits as long."""
+        try:
+            yield
+        except psycopg.errors.LockNotAvailable as error:
+            with suppress(psycopg.Error):
+                self.holders = self.holders or holders_of(connection)
+                connection.give({"lock_timeout": HURRIED_MS})
+            raise with_holders(error, self.holders) from error
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """One read-only transaction with one snapshot; rolled back at the end."""
-        with self.connection.transaction(force_rollback=True):
+        with self._hurried(self.connection), self.connection.transaction(force_rollback=True):
             yield self.connection
 
     @cached_property
@@ -119,7 +122,10 @@ class SqlSession:
     def ask(self, *statements: str) -> Answers:
         """The results of statements in one read-only snapshot and round trip. Raise psycopg.Error."""
         ahead = self._ahead.pop(statements, None)
-        return ahead.result() if ahead else self.connection.glance(*statements)
+        if ahead:
+            return ahead.result()
+        with self._hurried(self.connection):
+            return self.connection.glance(*statements)
 
     def ask_ahead(self, asked: Iterable[tuple[str, ...]]) -> None:
         """Prefetch what `ask` will be asked for over a few connections in parallel, since the server may be far away.
@@ -158,10 +164,10 @@ class SqlSession:
             try:
                 if connection is None or connection.closed:
                     connection = self._opened()
-                answers.set_result(connection.glance(*statements))
+                with self._hurried(connection):
+                    found = connection.glance(*statements)
+                answers.set_result(found)
             except Exception as error:  # noqa: BLE001  -- it is the answer
-                if connection and isinstance(error, psycopg.errors.LockNotAvailable):
-                    self.hurry(connection)
                 answers.set_exception(error)
         return None if connection is None or connection.closed else connection
 

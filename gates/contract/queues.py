@@ -352,7 +352,7 @@ def _columns(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[Want
     for table, kinds in tables.items():
         for kind, columns in kinds.items():
             word, _, more = kind.partition(" ")
-            like = TYPES.get(word, rf"\S*{word}\M") + (f".* {more.upper()}" if more else "")
+            like = TYPES.get(word, rf'(?:".*"\.)?\S*{word}\M') + (f".* {more.upper()}" if more else "")
             yield from (
                 WantedDefinition(table, f"^COLUMN {column} {like}", when=(f"{table}.{column}",)) for column in columns
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from gates.contract.contract import Contract
 from gates.doctor.comparison.compare import ComparedObject, Comparison, Presence, RowsSeen
 from gates.doctor.comparison.http import HttpComparison
-from gates.doctor.comparison.rules import NOT_FORCED, wider_key
+from gates.doctor.comparison.rules import NOT_FORCED, WRITES, wider_key
 from gates.doctor.matching.actors import edited_claims
 from gates.doctor.matching.columns import Confidence
 from gates.doctor.matching.presets import SERVICE_ROLE
@@ -120,13 +120,14 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
             harm = 60
             cost = "Whoever logs in as the owner, or runs a function of the owner, sees every tenant's rows."
             remedy = f"alter table {written} force row level security"
-        elif "off" in one.detail:
+        elif one.detail.endswith("security is off"):
             harm = 100
             cost = "Every tenant reads every other tenant's rows, where tenants reach the table."
             remedy = f"alter table {written} enable row level security, force row level security"
             remedy += "; and a policy for tenants"
         else:
-            harm, cost = 98, "Every tenant reads every other tenant's rows."
+            done = "reads" if WRITES not in one.detail else "writes, where it holds the right,"
+            harm, cost = 98, f"Every tenant {done} every other tenant's rows."
             remedy = "Let the policy compare the tenant"
         yield Defect(harm, table, one.detail, cost, remedy, guess)
 

@@ -18,6 +18,7 @@ from gates.deployment.dialect.current import current, tenant_session
 from gates.deployment.ids import alike_ids, new_id
 from gates.deployment.sql.catalogue import identifier, with_fragments
 from gates.deployment.sql.database import Connection, connect, execute, sql
+from gates.deployment.sql.locks import naming_holders
 from gates.deployment.tenants import members
 from sql_checks.attempts import functions
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
@@ -152,7 +153,8 @@ def probe(url: str, *, may_write: bool = True) -> RlsProbe:
     """
     connection = connect(url, autocommit=False)
     try:
-        return _look(connection, may_write=may_write)
+        with naming_holders(connection):
+            return _look(connection, may_write=may_write)
     finally:
         if not connection.closed:
             connection.rollback()
@@ -266,7 +268,12 @@ def _sights(
     """Count as the login what is there of both tenants; tables we could not write to are judged by rows they have."""
     own = attempt(connection, [_count(table, mine) for table in tables])
     pairs = [
-        (table, (mine, other) if table.name in seeded or count.rows else _two_tenants(connection, table))
+        (
+            table,
+            (mine, other)
+            if table.name in seeded or count.rows or count.is_cut_short
+            else _two_tenants(connection, table),
+        )
         for table, count in zip(tables, own, strict=True)
     ]
     pairs = [(table, tenants) for table, tenants in pairs if tenants[0]]

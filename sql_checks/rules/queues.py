@@ -105,6 +105,8 @@ class QueueSession:
                 observer.unmet(f"{self.queue.preset.title} here has not what shows {', '.join(missing)}")
             try:
                 return own, measure(own, connection)
+            except psycopg.errors.LockNotAvailable:
+                raise  # the session says who holds it
             except psycopg.Error as error:
                 observer.unmet(_explained(error, self.queue))
 
@@ -114,8 +116,6 @@ def _explained(error: psycopg.Error, queue: Queue) -> str:
     title, said = queue.preset.title, first_line(error)
     if isinstance(error, psycopg.errors.QueryCanceled):
         return f"the tables of {title} are too large to be read in time. Remove old jobs, or give the stage more time"
-    if isinstance(error, psycopg.errors.LockNotAvailable):
-        return f"another session locks the tables of {title}, and no worker gets by. See pg_locks for who holds it"
     if isinstance(error, psycopg.DataError) and queue.options.tenant:
         return (
             f"the tenant of a job cannot be read: {said}. A payload is not what {queue.options.tenant} (`contract:"

@@ -44,12 +44,13 @@ union all
 select fed.column_name, format('%s is unlogged: a crash of the server starts it again', fed.oid::regclass), null
 from fed join pg_class s on s.oid = fed.oid and s.relpersistence = 'u'
 union all
--- whoever gives the number
+-- whoever gives the number, but for a sequence that this login may look at: sql/spot/sequence-headroom does
 select n.column_name, format('%s is in use, and an %s holds %s at most', n.highest, k.type, k.most), null
 from numbered n
 join pg_attribute a on a.attrelid = n.attrelid and a.attnum = n.attnum
 join (values ('smallint', 32767), ('integer', 2147483647)) k(type, most) on k.type = format_type(a.atttypid, null)
-where n.highest::bigint > 0.8 * k.most and not exists (select from fed where fed.column_name = n.column_name)
+where n.highest::bigint > 0.8 * k.most
+  and not exists (select from fed where fed.column_name = n.column_name and has_sequence_privilege(fed.oid, 'USAGE, SELECT'))
 union all
 select format('%s.%s', a.attrelid::regclass, a.attname), format('%s may insert rows, and not use %s of their default', r.rolname, used.name), null
 from parts

@@ -55,9 +55,11 @@ from (
     join pg_namespace f on f.oid = p.pronamespace and f.nspname !~ '^pg_' and f.nspname <> 'information_schema'
     where p.prosecdef and p.prokind in ('f', 'p')
       and exists (select from pg_roles r where r.rolname in ('authenticated', 'anon') and case
-                  -- a row that is written to a view, no policy has seen before its trigger has it
+                  -- a row that is written to a view, no policy has seen before its trigger has it; nor what an update makes of the old one
                   when t.oid = 'trigger'::regtype then exists (
-                    select from pg_trigger g where g.tgfoid = p.oid and g.tgtype::int & 68 = 68 and has_any_column_privilege(r.oid, g.tgrelid, 'insert'))
+                    select from pg_trigger g where g.tgfoid = p.oid and (
+                      g.tgtype::int & 68 = 68 and has_any_column_privilege(r.oid, g.tgrelid, 'insert')
+                      or g.tgtype::int & 80 = 80 and has_any_column_privilege(r.oid, g.tgrelid, 'update') and b.code !~* '\mold\.'))
                   else has_function_privilege(r.oid, p.oid, 'execute') and has_schema_privilege(r.oid, f.oid, 'usage') end)
       and not exists (select from pg_depend e where e.objid = p.oid and e.classid = 'pg_proc'::regclass and e.deptype = 'e')
   ), open as materialized (

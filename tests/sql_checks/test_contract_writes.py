@@ -10,6 +10,7 @@ from faults.trigger.planting import released
 from gates.deployment.sql import database
 from sql_checks import test_contract_writes as checks
 from sql_checks.attempts.contract_writes import Expected, Write, write
+from sql_checks.attempts.row_level_security import probe
 from sql_checks.attempts.statements import Attempt
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import PASSWORD, PgServer
@@ -346,7 +347,7 @@ def test_a_lock_of_another_session_proves_nothing(state: str) -> None:
 
 def test_a_lock_costs_one_wait_and_has_a_name(pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was tried before a row was found locked is judged. After the first wait in vain the others are short, and
-    who holds the lock is told, also of queries.
+    who holds the lock is told, also of queries, and where tenants are imitated.
     """
     monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 200)
     url = pg_server.url(clone)
@@ -362,6 +363,11 @@ def test_a_lock_costs_one_wait_and_has_a_name(pg_server: PgServer, clone: str, m
         session = SqlSession(url)
         session.ask_ahead(asked)
         for one in asked:
-            with pytest.raises(psycopg.errors.LockNotAvailable):
+            with pytest.raises(psycopg.errors.LockNotAvailable, match="nightly job"):
                 session.ask(*one)
+        with pytest.raises(psycopg.errors.LockNotAvailable, match="nightly job"), session.snapshot() as connection:
+            connection.execute(b"select from public.event_outbox")
+        with pytest.raises(psycopg.errors.LockNotAvailable, match="nightly job"):
+            probe(url)
+        session.close()
         assert "holds locks on agent_controls, event_outbox, in a transaction since" in session.holders

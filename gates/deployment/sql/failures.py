@@ -11,17 +11,20 @@ import psycopg
 from gates.contract.contract import contract
 from gates.errors import MOST_SAID, first_line
 
-FUNCTIONS = (re.compile(r"PL/\w\S*+ \S++ ([^\s(]++\([^()]*+\))"), re.compile(r'SQL function "([^"]++)"'))
-"""How a context names the running function, the innermost one first. The patterns never backtrack: reading takes time
-in proportion to the length of the text.
+FUNCTIONS = (
+    re.compile(r'PL/[A-Za-z]++(?:-\S++ |関数|函数| 함수 "| (?:\S++ )?)((?:[^\s("]|"[^"]*+")++\([^()]*+\))'),
+    re.compile(r'SQL function "([^"]++)"'),
+)
+"""How a context names the running function, the innermost one first; in languages of the server. Reading takes time in
+proportion to the length of the text.
 """
 MOST_LINES, MOST_LINE = 100, 1_000
 """How much of a context is read, which quotes whole statements: lines, and characters of each."""
 
 OURS = "inline_code_block"
-QUOTED = re.compile(r"[\"«„“]([^\"«»„“”]++)[\"»“”]")
+QUOTED = re.compile(r"[\"«„“»]\s?([^\"«»„“”]*[^\"«»„“”\s])\s?[\"»“”«]")
 DOTTED = re.compile(r"(?<![\w$])([\w$]++(?:\.[\w$]++)++)")
-CALLED = re.compile(r"(?<![\w$.\"])([\w$.\"]++\([^()]*+\))")
+CALLED = re.compile(r"(?<![\w$.\"])(?:関数|函数)?([\w$.\"]++\([^()]*+\))")
 
 SCHEMA, TABLE, COLUMN, CALL, OBJECT = "3F000", "42P01", "42703", "42883", "42704"
 TYPES = {"42804", "42846", "42P18", "22P02", "22007", "22008", "22003", "42P08", "42725"}

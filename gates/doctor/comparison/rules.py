@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from gates.doctor.reading.schema import SchemaTable, UniqueKey, is_true
+from gates.doctor.reading.expressions import believes_a_client, is_true
+from gates.doctor.reading.schema import SchemaTable, UniqueKey
 
 NOT_FORCED = "not forced"
+WRITES = "lets rows of any tenant be written by"
 EVERYBODY = frozenset({"public", "anon", "authenticated"})
 
 
@@ -54,11 +56,13 @@ def row_security_trouble(table: SchemaTable) -> str:
     """What is wrong with a table's row-level security; empty if nothing is."""
     if not table.secured:
         return "row-level security is off"
-    always = [
-        p.name
-        for p in table.policies
-        if p.permissive and p.command in "r*" and set(p.roles) & EVERYBODY and is_true(p.rows)
-    ]
-    if always:
-        return f"policy {always[0]} shows every row to everybody"
+    for policy in table.policies:
+        if not policy.permissive or not set(policy.roles) & EVERYBODY:
+            continue
+        if is_true(policy.rows):
+            return f"policy {policy.name} {'shows every row to' if policy.command in 'r*' else WRITES} everybody"
+        if is_true(policy.written):
+            return f"policy {policy.name} {WRITES} everybody"
+        if believes_a_client(policy.rows):
+            return f"policy {policy.name} believes what a client says of itself"
     return "" if table.forced else f"row-level security is {NOT_FORCED}: the owner sees every row"

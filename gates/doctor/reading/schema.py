@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import Identifier
 
+from gates.doctor.reading.expressions import is_true
 from gates.doctor.sqltypes import id_type
 from gates.text import characters
 
@@ -38,11 +39,6 @@ def _in_quotes(name: str) -> str:
 
 def _code(character: str) -> str:
     return f"\\+{ord(character):06x}"
-
-
-def is_true(expression: str) -> bool:
-    """Whether a policy's expression lets every row through."""
-    return expression.strip("() ").lower() in {"true", "1 = 1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +74,14 @@ class UniqueKey:
 
 @dataclass(frozen=True, slots=True)
 class RowPolicy:
-    """A policy of row-level security. command: pg_policy.polcmd; rows: its USING expression."""
+    """A policy of row-level security. command: pg_policy.polcmd; rows: its USING, written: its WITH CHECK."""
 
     name: str
     command: str
     permissive: bool
     roles: tuple[str, ...]
     rows: str
+    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from gates.deployment.queue.schema import look_at
 from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import Connection, connect, execute, lending, session, sql, value
 from gates.deployment.sql.failures import in_words
+from gates.deployment.sql.locks import naming_holders
 from gates.deployment.sql.sight import sights
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, Evidence, JsonValue, Outcome, Severity, stamp
@@ -148,6 +149,11 @@ def _login(connection: Connection) -> tuple[JsonValue, int | None]:
 
 def sees_all(connection: Connection, scope: Scope) -> LookResult:
     """Whether all rows of what the policy claims are visible: the contract's tables, a queue's, or both."""
+    with naming_holders(connection):
+        return _sees_all(connection, scope)
+
+
+def _sees_all(connection: Connection, scope: Scope) -> LookResult:
     if not scope.queue:
         return sees_rows(connection)
     queue = queue_of(scope.queue)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from psycopg.errors import LockNotAvailable
+
 from gates.deployment.http.limits import within
 from gates.deployment.sql.failures import in_words
 from gates.deployment.target import Target
@@ -40,7 +42,8 @@ def timed(check: CheckSpec, target: Target, look: Callable[[], LookResult], limi
     try:
         seen = within(look, limit_s)
     except Exception as error:  # noqa: BLE001  -- no answer of a target may end the gate
-        seen = LookResult(Outcome.UNKNOWN, f"{in_words(error)}. See that the target can be reached from here")
+        advice = ". See that the target can be reached from here" * (not isinstance(error, LockNotAvailable))
+        seen = LookResult(Outcome.UNKNOWN, f"{in_words(error)}{advice}")
     seen_as = {name: value for name, value in members_of(seen).items() if name != "unreachable"}
     details = {**seen.details, "unreachable": True} if seen.unreachable else seen.details
     took = {"started_at": stamp(at), "duration_ms": round((time.monotonic() - started) * 1000, 1)}

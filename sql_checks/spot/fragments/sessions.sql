@@ -6,9 +6,10 @@ owners as (
          r.rolbypassrls,
          coalesce(pg_has_role(r.oid, (select oid from pg_roles where rolname = 'replay_service'), 'MEMBER')
                   or pg_has_role(r.oid, (select oid from pg_roles where rolname = 'replay_worker'), 'MEMBER'), false) and not r.rolsuper as is_service,
-         -- the worker of a service looks for work each second; who asks the catalogue for logins and numbers is a pooler or a monitor
+         -- the worker of a service looks for work each second; who asks the catalogue for logins and numbers is a pooler or a monitor; what
+         -- a session does is hidden from a login without pg_read_all_stats
          coalesce(a.state = 'idle' and (a.state_change < now() - interval '1 minute'
-           or a.query ~* '\m(pg_(shadow|authid|roles|user|database|settings|stat_\w+|statio_\w+|locks|replication_slots)|\w*get_auth|user_(lookup|search))\M'), false)
+           or a.query ~* '\m(pg_(shadow|authid|roles|user|database|settings|stat_\w+|statio_\w+|locks|replication_slots)|\w*get_auth|user_(lookup|search))\M'), a.state is null)
            as is_aside
   from pg_stat_activity a -- whose backend_type is hidden from a login without pg_read_all_stats, unlike the user
   join pg_roles r on r.oid = a.usesysid

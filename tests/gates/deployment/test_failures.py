@@ -87,6 +87,26 @@ def test_of_an_error_of_any_size_the_beginning_is_told(database: Connection) -> 
         assert len(said) < 2 * MOST_SAID
 
 
+@pytest.mark.parametrize(
+    "context",
+    [
+        'PL/pgSQL expression "1/n"\nPL/pgSQL function f(int) line 1 at RETURN',
+        'SQL関数"1/n"\nPL/pgSQL関数f(int)の1行目 - RETURN',
+        "PL/pgSQL-Funktion f(int) Zeile 1 bei RETURN",
+        "fonction PL/pgSQL f(int), ligne 1, à RETURN",
+        'PL/pgSQL 함수 "f(int)" 의 1번째 RETURN',
+        'PL/pgSQL assignment "x := g(1)"\nPL/pgSQL function f(int) line 1 at assignment',
+    ],
+)
+def test_a_function_is_named_in_the_languages_of_servers(context: str) -> None:
+    """Which function failed is known whatever lc_messages is; what it was running is no function."""
+    assert told_in_words("x", "22012", context) == "failed inside your function f(int): x"
+    assert told_in_words("Spalte »a« existiert nicht", "42703", "").startswith("absent: there is no column a.")
+    assert told_in_words("関数public.g(integer)は存在しません", "42883", "").startswith(
+        "absent: there is no function public.g(integer)."
+    )
+
+
 @pytest.mark.parametrize("unit", ["a", "a$", "PL/a", "PL/a ", "a.", "a(", '"'])
 def test_no_error_takes_long_to_be_told(unit: str) -> None:
     """Reading an error takes little time whatever its text: no signal is handled meanwhile."""

@@ -56,6 +56,20 @@ def test_all_of_the_reference_is_present(pg_server: PgServer) -> None:
             "events",
             "policy p shows every row",
         ),
+        *(
+            (f"create policy p on events for {policy}", "row security", "events", f"policy p {said}")
+            for policy, said in (
+                ("select to authenticated using (event_type = 'OR (' or (2 = 2 or path = 'x'))", "shows every row"),
+                ("all to authenticated using (company_id is not null)", "shows every row"),
+                ("select to authenticated using ((select auth.jwt() ->> 'company_id') is null)", "shows every row"),
+                ("delete to authenticated using (true)", "lets rows of any tenant be written"),
+                ("insert to authenticated with check (true)", "lets rows of any tenant be written"),
+                (
+                    "select to anon using (company_id::text = (current_setting('request.headers')::jsonb ->> 'x'))",
+                    "believes what a client says",
+                ),
+            )
+        ),
         (NO_RUN_KEY, "key", "replay_runs(idempotency_key, company_id)", "no unique key"),
         (
             f"{NO_RUN_KEY}; alter table replay_runs add unique (idempotency_key)",
