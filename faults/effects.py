@@ -23,6 +23,7 @@ from replay_service.replay import replay
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest
 
+START_AND_EFFECT_TOGETHER = "drill/audit/start-and-effect-together"
 DLQ, RAILS = "drill/dlq", "drill/safety-rails"
 _NO_PLACE = "SELECT payload ? 'place' FROM event_outbox WHERE company_id = %s"
 _KEY = "SELECT aggregate_key FROM event_outbox WHERE company_id = %s"
@@ -131,12 +132,7 @@ def not_taken(settings: Settings) -> Parts:
 
 @service(
     lambda p: not _after(p, _ONE_TXID),
-    (
-        f"{DLQ}/run-and-items-together",
-        "drill/audit/start-and-effect-together",
-        "drill/recovery/replay-session-ended",
-        "sql/spot/*",
-    ),
+    (f"{DLQ}/run-and-items-together", START_AND_EFFECT_TOGETHER, "drill/recovery/replay-session-ended", "sql/spot/*"),
     ("transaction", "txid", "together"),
 )
 def moved_in_another_transaction(settings: Settings) -> Parts:
@@ -340,7 +336,7 @@ def run_without_target(settings: Settings) -> Parts:
     return altered(settings, "finish_request", ("target_count = %(target_count)s", "target_count = 0"))
 
 
-@service(lambda p: _said_while_it_runs(p) == 0, "drill/audit/start-and-effect-together", "snapshot")
+@service(lambda p: _said_while_it_runs(p) == 0, START_AND_EFFECT_TOGETHER, "snapshot")
 @around("replay")
 async def answer_stored_afterwards(release: Parts, parts: Parts, call: Call) -> Reply:
     """What a run took and was answered is written after its items have moved: a crash between them loses both."""

@@ -25,6 +25,7 @@ from replay_service.signatures import Signature, check_signature
 from replay_service.tokens import Claims, check_token
 from replay_service.validation import EventRequest, as_uuid
 
+ONE_REFUSAL = "drill/authentication/one-refusal"
 _RUN = "/dlq-replay/00000000-0000-4000-8000-0000000000ff"
 
 
@@ -45,11 +46,7 @@ def _event(probe: Probe, company: str = str(uuid.UUID(int=255))) -> bytes:
     return json.dumps({"company_id": company, "event_type": "witness", "payload": {}}).encode()
 
 
-@service(
-    lambda p: _takes_events_signed(p, -9000),
-    ("drill/safety-rails/events-need-credentials", "drill/authentication/one-refusal"),
-    "401",
-)
+@service(lambda p: _takes_events_signed(p, -9000), ("drill/safety-rails/events-need-credentials", ONE_REFUSAL), "401")
 def events_never_go_stale(settings: Settings) -> Parts:
     """A v2 signature of an event never goes stale."""
 
@@ -76,11 +73,7 @@ def events_of_the_future(settings: Settings) -> Parts:
     return _elsewhere(settings, lambda parts: dataclasses.replace(parts, signature_check=check))
 
 
-@service(
-    lambda p: "is wrong" in p.get(_RUN, **{"X-Transbot-Signature": "00"}).text,
-    "drill/authentication/one-refusal",
-    "different bodies",
-)
+@service(lambda p: "is wrong" in p.get(_RUN, **{"X-Transbot-Signature": "00"}).text, ONE_REFUSAL, "different bodies")
 def refusals_elsewhere_tell_what_was_wrong(settings: Settings) -> Parts:
     """A 401 of an event or a read says what was wrong with the credentials."""
 

@@ -28,6 +28,7 @@ from replay_service.settings import Settings
 from replay_service.strict_json import JsonRefused, parse
 from replay_service.validation import EventRequest, as_uuid, read_event
 
+PAYLOAD_UNCHANGED = "drill/outbox/payload-unchanged"
 REFUSED = ("drill/outbox/refused-leaves-nothing",)
 
 
@@ -52,11 +53,7 @@ def _with_an_empty_payload(probe: Probe) -> int:
         return probe.event(company, payload={}).status_code
 
 
-@service(
-    lambda p: _stored(p, {"text": "e\u0301"}, "length(payload ->> 'text')") == 1,
-    "drill/outbox/payload-unchanged",
-    "payload",
-)
+@service(lambda p: _stored(p, {"text": "e\u0301"}, "length(payload ->> 'text')") == 1, PAYLOAD_UNCHANGED, "payload")
 @instead_of("read_event")
 def texts_are_composed(raw: bytes) -> EventRequest:
     """The texts of an event are Unicode-normalised: a letter and its accent become one character."""
@@ -65,11 +62,7 @@ def texts_are_composed(raw: bytes) -> EventRequest:
     return dataclasses.replace(request, body=unicodedata.normalize("NFC", body))
 
 
-@service(
-    lambda p: _stored(p, {"text": "1 < 2"}, "payload ->> 'text'") == "1 &lt; 2",
-    "drill/outbox/payload-unchanged",
-    "payload",
-)
+@service(lambda p: _stored(p, {"text": "1 < 2"}, "payload ->> 'text'") == "1 &lt; 2", PAYLOAD_UNCHANGED, "payload")
 @instead_of("read_event")
 def texts_are_escaped(raw: bytes) -> EventRequest:
     """The texts of an event are escaped for HTML: `<` is stored as `&lt;`."""
@@ -77,9 +70,7 @@ def texts_are_escaped(raw: bytes) -> EventRequest:
     return dataclasses.replace(request, body=html.escape(request.body, quote=False))
 
 
-@service(
-    lambda p: not _stored(p, {"dotted.name": 1}, "payload ? 'dotted.name'"), "drill/outbox/payload-unchanged", "payload"
-)
+@service(lambda p: not _stored(p, {"dotted.name": 1}, "payload ? 'dotted.name'"), PAYLOAD_UNCHANGED, "payload")
 def odd_names_are_dropped(settings: Settings) -> Parts:
     """Members of a payload whose names have a dot or begin with `$` are dropped, as a document store wants it."""
     odd = "left(m.key, 1) = '$' OR strpos(m.key, '.') > 0"
@@ -88,7 +79,7 @@ def odd_names_are_dropped(settings: Settings) -> Parts:
     return altered(settings, "emit_event", ("(%(body)s::jsonb) -> 'payload'", change))
 
 
-@service(lambda p: not _stored(p, {"none": None}, "payload ? 'none'"), "drill/outbox/payload-unchanged", "payload")
+@service(lambda p: not _stored(p, {"none": None}, "payload ? 'none'"), PAYLOAD_UNCHANGED, "payload")
 def nulls_are_dropped(settings: Settings) -> Parts:
     """Null members of an event's payload are dropped."""
     change = ("(%(body)s::jsonb) -> 'payload'", "jsonb_strip_nulls((%(body)s::jsonb) -> 'payload')")

@@ -17,6 +17,7 @@ from replay_service.problems import Refusal
 from replay_service.reads import read_event, read_run
 from replay_service.settings import Settings
 
+UNKNOWN_RUN_IS_NOT_FOUND = "drill/lifecycle/unknown-run-is-not-found"
 OUTBOX = "drill/outbox"
 
 
@@ -290,33 +291,21 @@ def _is_dated_before_its_failure(probe: Probe) -> bool:
         return str(_state(probe, event)["effect_at"]).startswith("2020")
 
 
-@service(
-    lambda p: _shown_of_a_run(p, "stopped").get("status") == "completed",
-    "drill/lifecycle/unknown-run-is-not-found",
-    "stopped",
-)
+@service(lambda p: _shown_of_a_run(p, "stopped").get("status") == "completed", UNKNOWN_RUN_IS_NOT_FOUND, "stopped")
 def stopped_runs_read_as_completed(settings: Settings) -> Parts:
     """GET of a stopped run says that it is completed."""
     ended = "idempotency_key, CASE WHEN completed_at IS NULL THEN status ELSE 'completed' END,"
     return altered(settings, "read_run", ("idempotency_key, status,", ended))
 
 
-@service(
-    lambda p: _shown_of_a_run(p, "stopped").get("failure_count") == 7,
-    "drill/lifecycle/unknown-run-is-not-found",
-    "failure_count",
-)
+@service(lambda p: _shown_of_a_run(p, "stopped").get("failure_count") == 7, UNKNOWN_RUN_IS_NOT_FOUND, "failure_count")
 def what_a_stop_gives_back_reads_as_failed(settings: Settings) -> Parts:
     """GET of a stopped run counts the items given back as failed."""
     failed = "CASE status WHEN 'stopped' THEN target_count - success_count ELSE failure_count END, requested_at"
     return altered(settings, "read_run", ("failure_count, requested_at", failed))
 
 
-@service(
-    lambda p: _shown_of_a_run(p, "started").get("failure_count") == 0,
-    "drill/lifecycle/unknown-run-is-not-found",
-    "success_count",
-)
+@service(lambda p: _shown_of_a_run(p, "started").get("failure_count") == 0, UNKNOWN_RUN_IS_NOT_FOUND, "success_count")
 def what_is_under_way_is_not_counted(settings: Settings) -> Parts:
     """GET of a run under way shows counts of 0 until it has ended."""
     success, failure = (f"CASE status WHEN 'started' THEN 0 ELSE {n}_count END" for n in ("success", "failure"))

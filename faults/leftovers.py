@@ -25,6 +25,7 @@ from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.rail import MIN_SETTLED, Counts
 from replay_service.worker.settings import WorkerSettings
 
+GLOBAL_SWITCH_IS_WIRED = "drill/flags/global-switch-is-wired"
 UNTOUCHED = f"{LIFE}/stop-leaves-the-rest-untouched"
 KEPT_S = 20
 OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.enabled', %s, false)"
@@ -246,9 +247,7 @@ def _used_by_two_stops(probe: Probe) -> int:
         return int(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company))
 
 
-@worker(
-    lambda p: _goes_on_for_everybody(p), "drill/flags/global-switch-is-wired", "what is in the outbox", production=False
-)
+@worker(lambda p: _goes_on_for_everybody(p), GLOBAL_SWITCH_IS_WIRED, "what is in the outbox", production=False)
 def switched_off_for_all_and_delivered(settings: WorkerSettings) -> WorkerParts:
     """The worker reads only the global row's percentage: switched off, the outbox is still delivered."""
     asked = "public.is_feature_enabled('outbox.enabled', t.company_id)"
@@ -276,7 +275,7 @@ def _goes_on_for_everybody(probe: Probe, *, own: bool = False) -> bool:
 
 @worker(
     lambda p: not _goes_on_for_everybody(p, own=True),
-    "drill/flags/global-switch-is-wired",
+    GLOBAL_SWITCH_IS_WIRED,
     ("no effect", "effects"),
     production=False,
 )
@@ -289,10 +288,7 @@ def own_row_is_not_enough(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    lambda p: _replays_for_everybody(p) == 200,
-    "drill/flags/global-switch-is-wired",
-    "switched off for everybody",
-    production=False,
+    lambda p: _replays_for_everybody(p) == 200, GLOBAL_SWITCH_IS_WIRED, "switched off for everybody", production=False
 )
 def replays_are_never_off_for_all(settings: Settings) -> Parts:
     """The replay flag is read for tenants with a row of their own only: the global row switches nobody off."""

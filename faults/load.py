@@ -22,6 +22,7 @@ from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest, read_replay
 
+REQUESTS_KEEP_NO_CONNECTION = "drill/observability/requests-keep-no-connection"
 FAILED = b'{"type": "about:blank", "title": "x", "status": 500, "code": "internal_error"}'
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -115,9 +116,7 @@ def replays_slow_in_the_tail(settings: Settings) -> Parts:
 
 
 @service(
-    lambda p: _left(p, partial(p.replay, max=0), requests=5) == 5,
-    "drill/observability/requests-keep-no-connection",
-    "an invalid replay",
+    lambda p: _left(p, partial(p.replay, max=0), requests=5) == 5, REQUESTS_KEEP_NO_CONNECTION, "an invalid replay"
 )
 def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
     """Every invalid replay leaks a database connection outside the pool."""
@@ -133,11 +132,7 @@ def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), read_replay=read)
 
 
-@service(
-    lambda p: _left(p, p.replay, first=p.pause) > 9,
-    "drill/observability/requests-keep-no-connection",
-    "a paused tenant",
-)
+@service(lambda p: _left(p, p.replay, first=p.pause) > 9, REQUESTS_KEEP_NO_CONNECTION, "a paused tenant")
 def paused_replays_keep_a_connection(settings: Settings) -> Parts:
     """Every replay of a paused tenant leaks a database connection outside the pool."""
     kept: list[Any] = []
@@ -153,9 +148,7 @@ def paused_replays_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    lambda p: _left(p, partial(p.event, event_id=str(uuid.uuid4()))) > 9,
-    "drill/observability/requests-keep-no-connection",
-    "sent again",
+    lambda p: _left(p, partial(p.event, event_id=str(uuid.uuid4()))) > 9, REQUESTS_KEEP_NO_CONNECTION, "sent again"
 )
 def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
     """Every event that is sent again leaks a database connection outside the pool."""
@@ -171,11 +164,7 @@ def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
     return dataclasses.replace(sound, emit=emit)
 
 
-@service(
-    lambda p: _left(p, partial(p.replay, dry_run=True)) > 9,
-    "drill/observability/requests-keep-no-connection",
-    "a dry run",
-)
+@service(lambda p: _left(p, partial(p.replay, dry_run=True)) > 9, REQUESTS_KEEP_NO_CONNECTION, "a dry run")
 def dry_runs_keep_a_connection(settings: Settings) -> Parts:
     """Every dry run leaks a database connection outside the pool."""
     kept: list[Any] = []
@@ -188,9 +177,7 @@ def dry_runs_keep_a_connection(settings: Settings) -> Parts:
     return dataclasses.replace(sound, preview_budget=preview_budget)
 
 
-@service(
-    lambda p: _left(p, partial(_looks, p)) > 9, "drill/observability/requests-keep-no-connection", "GET /dlq-replay"
-)
+@service(lambda p: _left(p, partial(_looks, p)) > 9, REQUESTS_KEEP_NO_CONNECTION, "GET /dlq-replay")
 def reads_keep_a_connection(settings: Settings) -> Parts:
     """Every look at a run that is there leaks a database connection outside the pool."""
     kept: list[Any] = []
@@ -208,11 +195,7 @@ def _looks(probe: Probe, company: str) -> None:
     probe.read(f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}")
 
 
-@service(
-    lambda p: _left(p, lambda _company: p.send(b" " * 65_537)) > 9,
-    "drill/observability/requests-keep-no-connection",
-    "too large",
-)
+@service(lambda p: _left(p, lambda _company: p.send(b" " * 65_537)) > 9, REQUESTS_KEEP_NO_CONNECTION, "too large")
 def large_bodies_keep_a_connection(settings: Settings) -> Parts:
     """Every request whose body is refused unread leaks a database connection outside the pool."""
     kept: list[Any] = []

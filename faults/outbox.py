@@ -187,9 +187,7 @@ def _item_overtakes(probe: Probe) -> bool:
         return probe.settled(probe.replay(company).json()["replay_run_id"], 3.0)
 
 
-@worker(
-    lambda p: _overtakes(p, claimed_until=p.value(LATER)), "drill/outbox/follower-of-a-claimed-row", "another relay"
-)
+@worker(lambda p: _overtakes(p, claimed_until=p.value(LATER)), f"{OUTBOX}/follower-of-a-claimed-row", "another relay")
 def overtakes_a_claimed_row(settings: WorkerSettings) -> WorkerParts:
     """A row overtakes an older one of its key that another relay has claimed."""
     return _overtaking(settings, "({row}.claimed_until IS NULL OR {row}.claimed_until <= now())")

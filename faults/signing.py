@@ -21,6 +21,7 @@ from replay_service.settings import Settings
 from replay_service.signatures import Signature, check_signature
 from replay_service.validation import ReplayRequest
 
+SIGNING_V2_REQUIRED = "drill/flags/signing-v2-required"
 SCOPE = "drill/authentication"
 HEADER = SIGNATURE_HEADER.decode()
 _EVENT = "/events/00000000-0000-4000-8000-0000000000ff"
@@ -123,19 +124,14 @@ def v2_tolerance_too_small(settings: Settings) -> Parts:
 
 
 @service(
-    _v1_while_v2_required,
-    (f"{SCOPE}/v1-refused-when-v2-is-required", "drill/flags/signing-v2-required"),
-    "v1",
-    production=False,
+    _v1_while_v2_required, (f"{SCOPE}/v1-refused-when-v2-is-required", SIGNING_V2_REQUIRED), "v1", production=False
 )
 def v2_never_required(settings: Settings) -> Parts:
     """v1 signatures are accepted although security.signing_v2_required is on."""
     return dataclasses.replace(build_parts(settings), signing_v2_required=_never)
 
 
-@service(
-    lambda p: _v1_while_v2_required(p, "/events"), "drill/flags/signing-v2-required", "event by v1", production=False
-)
+@service(lambda p: _v1_while_v2_required(p, "/events"), SIGNING_V2_REQUIRED, "event by v1", production=False)
 @instead_of("accept_event")
 async def v2_never_required_of_events(parts: Parts, call: Call) -> Reply:
     """Events with v1 signatures are accepted although security.signing_v2_required is on."""

@@ -36,10 +36,6 @@ class Forgery:
     answers: tuple[int, ...] = (401,)
 
 
-def _fullwidth(signature: str) -> str:
-    return "".join(chr(ord(c) + 0xFEE0) for c in signature)
-
-
 def _otherwise_written(signature: str) -> str:
     """The MAC in base64 where the deployment has it in hex, and in hex where it has it in base64."""
     if found := re.search(r"[0-9a-f]{64}", signature):
@@ -130,7 +126,7 @@ SHAPES = [
     Case(
         "fullwidth-digits",
         "The right signature in full-width characters is refused.",
-        Forgery(lambda _b, _r, s: _fullwidth(s), (400, 401)),
+        Forgery(lambda _b, _r, s: "".join(chr(ord(c) + 0xFEE0) for c in s), (400, 401)),
         ("A09",),
     ),
     Case("hex-prefix", "The right signature after `0x` is refused.", Forgery(lambda _b, _r, s: "0x" + s), ("A09",)),

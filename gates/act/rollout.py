@@ -103,7 +103,8 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
     if now.percent <= 0:
         return stop("off", f"the flag {plan.flag} is on for nobody (0 %): switch on its first step by hand")
     above = [step for step in plan.steps if step > now.percent]
-    explained = _explained(now, plan, trail)
+    # Anybody may set a flag up to the first step: a rollout begins there, and no lower step is safer.
+    explained = now.percent <= min(plan.steps) or trail.told == str(now.percent)
     if not explained and not order.by_hand:
         return stop("unexplained", _unexplained(now, plan, trail))
     if not explained and not above:  # a person answers for it: only the audit row differs
@@ -120,13 +121,6 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
         wait = f"{plan.flag} took a step already and bakes: its next one may come in {trail.baking_s:.0f} s"
         return stop("baking", wait, holds=False)
     return Action("promote", now.percent, above[0], "dry_run" if order.dry_run else "done")
-
-
-def _explained(now: FlagState, plan: RolloutPlan, trail: AuditTrail) -> bool:
-    """Whether the flag is where its last audit row put it. At or below the first step anybody may have set it: that is
-    where a rollout begins, and no lower step is safer.
-    """
-    return now.percent <= min(plan.steps) or trail.told == str(now.percent)
 
 
 def _unexplained(now: FlagState, plan: RolloutPlan, trail: AuditTrail) -> str:

@@ -262,7 +262,7 @@ class Names:
     def formed(self, kind: str, made: uuid.UUID) -> str:
         """A UUID as an id of a kind, if such ids are texts with a form."""
         form = self.id_forms.get(kind, "{uuid}")
-        ulid = _ulid(made) if "{ulid}" in form else ""
+        ulid = "".join(BASE_32[made.int >> 5 * place & 31] for place in reversed(range(26))) if "{ulid}" in form else ""
         return form.replace("{hex}", made.hex).replace("{uuid}", str(made)).replace("{ulid}", ulid)
 
     def within(self, unclaimed: Collection[str]) -> Names:
@@ -349,11 +349,6 @@ def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaim
         rows=str(given.get("rows", "")),
         calls=calls_of(given["calls"]) if "calls" in given else None,
     )
-
-
-def _ulid(made: uuid.UUID) -> str:
-    """The 128 bits as a ULID writes them: 26 digits of Crockford's base 32."""
-    return "".join(BASE_32[made.int >> 5 * place & 31] for place in reversed(range(26)))
 
 
 def _function(name: str, schema: str, arguments: tuple[str, ...], given: Mapping[str, Any]) -> FunctionNames:

@@ -96,7 +96,8 @@ def judge(fault: ListedFault, facts: FaultFacts) -> Cell:
     status, reason = _invalid(fault, facts) or (None, "")
     verdict = facts.run.verdict if facts.run else None
     failed = tuple(f for f in verdict.findings if f.outcome == "fail") if verdict else ()
-    blockers = _blockers(fault, verdict)
+    # A prerequisite of a declared check may see the fault first: it is named, too.
+    blockers = {f.blocked_by for f in verdict.findings if fault.declares(f.check)} if verdict else set()
     due = tuple(f for f in failed if fault.declares(f.check) or f.check in blockers)
     if not due and verdict and fault.names and fault.decision is Decision.HOLD:
         # it looks like a wrong set-up of the gate: the unknown prerequisite must name it
@@ -139,11 +140,6 @@ def _invalid(fault: ListedFault, facts: FaultFacts) -> tuple[Status, str] | None
             said = f"the witness says {'on' if answer else 'off'} {when}, where {'on' if due else 'off'} was due"
             return Status.NOT_INSTALLED, said
     return None
-
-
-def _blockers(fault: ListedFault, verdict: Verdict | None) -> set[str]:
-    """The prerequisites of declared checks: if one of them sees the fault first, it is named."""
-    return {f.blocked_by for f in verdict.findings if fault.declares(f.check)} if verdict else set()
 
 
 def _seen(

@@ -16,11 +16,7 @@ EVERY = [(example, defect) for example in EXAMPLES for defect in defects(example
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed: the examples are TypeScript")
 
 
-def _named(case: tuple[str, Defect]) -> str:
-    return f"{case[0]}/{case[1].id}"
-
-
-@pytest.mark.parametrize("case", EVERY, ids=_named)
+@pytest.mark.parametrize("case", EVERY, ids=[f"{example}/{defect.id}" for example, defect in EVERY])
 def test_a_defect_fits_its_example(case: tuple[str, Defect], tmp_path: Path) -> None:
     """Each patch changes exactly one place, and the checks that a defect names are in the catalogue."""
     example, defect = case

@@ -261,11 +261,6 @@ def _inserted_into(found: Statement, at: int) -> str:
     return ""
 
 
-def _nobody(role: str) -> str:
-    """A role name that does not exist, for a role that the deployment lacks."""
-    return f"no role for {role}"
-
-
 def _literals(names: Names) -> Mapping[str, str]:
     """Text of a string in the contract's statements -> the SQL that replaces it."""
     found = {"{public}": literal(_array(names.schemas))}
@@ -282,7 +277,7 @@ def _literals(names: Names) -> Mapping[str, str]:
         found[f"public.{name}"] = literal(f"{quoted(function.schema)}.{quoted(function.name)}")
     found[OF_BUCKETS] = literal("own" if names.own_buckets else OF_BUCKETS)
     for role, its in names.roles.items():
-        found[role] = literal(_nobody(role) if its is None else its)
+        found[role] = literal(f"no role for {role}" if its is None else its)  # a missing role: nobody
     found[FLAGS] = literal(_array(tuple(f for f, area in contract().flags.items() if names.claims(area))))
     found[OF_A_COMPANY] = literal(FORMS[names.id_type("company")])
     tenants = {r.column("company_id") for r in names.relations.values() if "company_id" in r.contract.columns}

@@ -57,10 +57,6 @@ def _without_one(lines: list[Line], _run: Run) -> list[Line]:
     return [one for one in lines if one["check"] != last]
 
 
-def _cut(lines: list[Line], _run: Run) -> list[Line]:
-    return lines[: len(lines) // 2]
-
-
 def _numbers(value: JsonValue, samples: Callable[[Line], JsonValue]) -> Change:
     """What every check compared becomes `value`, if it was a number."""
 
@@ -119,7 +115,7 @@ DAYS = dt.timedelta(days=3)
 TAMPERINGS: tuple[Tampering, ...] = (
     Tampering("evidence-missing", "the evidence file is gone", lambda _lines, _run: None),
     Tampering("evidence-empty", "the evidence file is empty", lambda _lines, _run: []),
-    Tampering("evidence-cut", "half of the evidence file is there", _cut),
+    Tampering("evidence-cut", "half of the evidence file is there", lambda lines, _run: lines[: len(lines) // 2]),
     Tampering("evidence-rubbish", "the evidence file is no evidence", lambda _lines, _run: b"PROMOTE\n{}\n[]\nnull\n"),
     Tampering("one-missing", "one check has no evidence", _without_one),
     Tampering("stale", "the evidence is three days old", _moved(-DAYS)),

@@ -34,19 +34,10 @@ def test_schemathesis_finds_nothing(service: Service, http: httpx.Client, db: Db
     schema = tmp_path / "openapi.json"
     schema.write_text(json.dumps(described))
     program = str(Path(sys.executable).with_name("schemathesis"))
-    arguments = [
-        "run",
-        str(schema),
-        "--url",
-        service.url,
-        "--request-timeout",
-        "60",
-        "-H",
-        f"Authorization: Bearer {token()}",
-    ]
+    asked = ["run", str(schema), "--url", service.url, "--request-timeout=60", "-H", f"Authorization: Bearer {token()}"]
     limits = ["--max-examples", "15", "--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"]
     done = subprocess.run(
-        [program, *arguments, *limits], capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path
+        [program, *asked, *limits], capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout
     assert "9 selected / 9 total" in done.stdout

@@ -13,15 +13,10 @@ from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, HM
 
 
 def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        **ENVIRONMENT,
-        "DATABASE_URL": "postgresql://u:hidden-password@127.0.0.1:1/x",
-        **changes,
-    }
+    environ = {**os.environ, **ENVIRONMENT, "DATABASE_URL": "postgresql://u:hidden-password@127.0.0.1:1/x", **changes}
     return subprocess.run(
         [sys.executable, "-m", "replay_service", "serve", *arguments],
-        env=environment,
+        env=environ,
         capture_output=True,
         text=True,
         timeout=20,
