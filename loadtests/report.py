@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gates import disk
+from gates.text.characters import log
 from loadtests.engine.conductor import Conductor, Second
 from loadtests.engine.hdr import EXACT, RECORDER, unpack
 from loadtests.engine.samples import Samples
@@ -130,7 +131,7 @@ def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str
             disk.write(folder / f"{metric}.f64", sink.values.tobytes())
     if html:
         disk.write(folder / "locust.html", html)
-    disk.write(folder / "result.json", json.dumps(document, allow_nan=False))
+    disk.write(folder / "result.json", log(json.dumps(document, allow_nan=False)))
 
 
 def read_samples(path: Path) -> TrendSink:

@@ -13,12 +13,14 @@ from typing import Any
 import yaml
 
 from gates.errors import ConfigError
+from gates.text import foreign
 
 Scalar = None | bool | int | float | str
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)\Z")
 _REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+\Z")
 MOST_DEPTH = 32
+MOST_QUOTED = 400
 MOST_DIGITS = 40
 MOST_VALUES = 20_000
 """The most nodes: each takes time, and a rollback waits for them. A rule and a waiver for every check are fewer."""
@@ -41,8 +43,8 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
     def error(self, observed: str, allowed: str, do: str) -> ConfigError:
-        """The error with its four parts."""
-        return ConfigError(f"{self}: {observed}; allowed: {allowed}. {do}")
+        """The error with its four parts; of a long value it quotes the beginning."""
+        return ConfigError(f"{self}: {foreign.text(observed, MOST_QUOTED)}; allowed: {allowed}. {do}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from allure_commons.model2 import Attachment, Label, Parameter, Status, StatusDe
 from gates import disk
 from gates.evidence import Severity
 from gates.reports.formats.rows import Row
-from gates.text.characters import document, line
+from gates.text.characters import line, log, without_commands
 from gates.text.inert import Markdown
 from gates.text.quantity import shown
 
@@ -50,7 +50,7 @@ def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, st
         result = result_of(row)
         if row.witness is not None:
             name = f"{uuid.uuid4()}-attachment.json"
-            logger.report_attached_data(document(json.dumps(row.witness, ensure_ascii=False, indent=1)), name)
+            logger.report_attached_data(log(json.dumps(row.witness, ensure_ascii=False, indent=1)), name)
             result.attachments.append(Attachment(name="witness", source=name, type="application/json"))
         logger.report_result(result)
     properties = "".join(f"{name}={_property(value)}\n" for name, value in environment.items())
@@ -58,9 +58,13 @@ def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, st
     disk.write(results / "categories.json", json.dumps(CATEGORIES, indent=1) + "\n")
 
 
+def _line(value: str) -> str:
+    return without_commands(line(value))
+
+
 def _property(value: str) -> str:
     """A value of a Java properties file: on one line, with nothing in it read as an escape."""
-    escaped = line(value).replace("\\", "\\\\")
+    escaped = _line(value).replace("\\", "\\\\")
     return "".join(c if c.isascii() else "".join(f"\\u{unit}" for unit in _utf16(c)) for c in escaped)
 
 
@@ -74,6 +78,7 @@ def result_of(row: Row) -> TestResult:
     stage, _, _ = row.check.partition("/")
     start = _milliseconds(row.started_at)
     identity = hashlib.sha256(line(row.check).encode()).hexdigest()
+    name = _line(row.check)
     labels = {"parentSuite": stage, "suite": row.group, "framework": "replaygate", "language": "python"}
     if row.severity:
         labels["severity"] = _SEVERITY[Severity(row.severity)]
@@ -84,15 +89,15 @@ def result_of(row: Row) -> TestResult:
         uuid=str(uuid.uuid4()),
         historyId=identity,
         testCaseId=identity,
-        fullName=line(row.check),
-        name=line(row.check),
-        titlePath=line(row.check).split("/")[:-1],
+        fullName=name,
+        name=name,
+        titlePath=name.split("/")[:-1],
         status=Status.SKIPPED if row.aside else _STATUS[row.outcome],
         statusDetails=_details(row),
         description=Markdown("\n\n").join(text for text in (row.claim, row.cost) if text),
-        labels=[Label(name, line(value)) for name, value in labels.items()],
+        labels=[Label(label, _line(value)) for label, value in labels.items()],
         # excluded from the identity of the check across runs
-        parameters=[Parameter(name, line(shown(value)), excluded=True) for name, value in numbers.items() if value],
+        parameters=[Parameter(what, _line(shown(value)), excluded=True) for what, value in numbers.items() if value],
         start=start,
         stop=None if start is None else start + round(row.duration_ms),
     )
@@ -103,7 +108,7 @@ def _details(row: Row) -> StatusDetails | None:
     if row.outcome == "pass" and not row.message:
         return None
     message = ": ".join(filter(None, (row.aside, row.message or row.compared)))
-    return StatusDetails(message=document(message), trace=document(row.reproduce))
+    return StatusDetails(message=log(message), trace=log(row.reproduce))
 
 
 def _milliseconds(stamp: str) -> int | None:

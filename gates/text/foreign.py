@@ -17,8 +17,10 @@ JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "Jso
 MOST_TEXT = 4_000
 """The most characters of one written text. A cut text ends with its full length."""
 MOST_DEPTH = 16
-MOST_PARTS = 20_000
-"""The most members, items and kilobytes of text of one written value."""
+MOST_PARTS, MOST_TEXTS = 20_000, 1_000_000
+"""The most members and items of one written value, and the most characters of its texts and names together: no value
+alone may make a file of evidence too large to be read again.
+"""
 MOST_DEPTH_READ = 64
 """The deepest nesting of a document that is read: the contract allows no more in requests, either."""
 MOST_MARKS_READ = 300_000
@@ -104,19 +106,25 @@ def plain(
     """
     if value is None or isinstance(value, str | int | float):  # most values: no walk needed
         return _scalar(value, change)
-    left = [MOST_PARTS]
+    parts, characters = MOST_PARTS, MOST_TEXTS
+
+    def counted(written: JsonValue) -> JsonValue:
+        nonlocal characters
+        characters -= len(written) if isinstance(written, str) else 0
+        if characters < 0:
+            raise _Beyond
+        return written
 
     def walk(one: object, depth: int) -> JsonValue:
-        left[0] -= 1
-        if left[0] < 0 or depth > MOST_DEPTH:
+        nonlocal parts
+        parts -= 1
+        if parts < 0 or depth > MOST_DEPTH:
             raise _Beyond
         if isinstance(one, Mapping):
-            return {text((change_name or change)(_said(k))): walk(v, depth + 1) for k, v in one.items()}
+            return {str(counted(text((change_name or change)(_said(k))))): walk(v, depth + 1) for k, v in one.items()}
         if isinstance(one, list | tuple | set | frozenset):
             return [walk(v, depth + 1) for v in one]
-        simple = _scalar(one, change)
-        left[0] -= len(simple) >> 10 if isinstance(simple, str) else 0
-        return simple
+        return counted(_scalar(one, change))
 
     try:
         return walk(value, 0)

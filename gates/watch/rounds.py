@@ -14,7 +14,7 @@ from typing import Any
 
 from gates.decision.assessment import number
 from gates.evidence import Evidence, JsonValue, Outcome, members_of, moment, typed
-from gates.text.characters import one_line
+from gates.text.characters import log, one_line
 from gates.verdict import NOT_ROLLED_BACK, SETTLED, Effect, Finding
 
 FORMAT = 1
@@ -202,7 +202,7 @@ class Round:
             "action": dict(self.action),
         }
         data["texts"] = list(texts)
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+        return log(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)) + "\n"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Round:

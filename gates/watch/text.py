@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from gates.evidence import JsonValue, members_of, shown_time
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.formats.slack import MOST_PART, context, message, section
+from gates.text.characters import log
 from gates.text.inert import Markdown, Slack, Terminal
 from gates.text.quantity import shown, with_unit
 from gates.watch.incidents import WatcherHealth
@@ -168,7 +169,7 @@ def to_json(
         },
         "trends": {name: _trend(t) for name, t in view.trends().items() if t.points or t.changes},
     }
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+    return log(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)) + "\n"
 
 
 def _trend(trend: Trend) -> dict[str, JsonValue]:

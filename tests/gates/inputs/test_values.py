@@ -8,6 +8,7 @@ import pytest
 from gates import cli
 from gates.config import ConfigError, environment_of, load_target
 from gates.deployment.requests import mint_token
+from gates.inputs import strict_yaml
 from tests.gates.gate_process import gate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -181,3 +182,11 @@ def test_every_command_that_reads_variables_refuses_a_bad_one_first(command: str
     assert "Traceback" not in done.stderr
     assert not done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_long_value_is_quoted_by_its_beginning() -> None:
+    """A message about a policy stays short enough to be read, however long the wrong value is."""
+    with pytest.raises(ConfigError) as refused:
+        raise strict_yaml.Place("gate.yaml", 1, 1).error("x" * 20_000, "a number", "Correct it")
+    assert len(str(refused.value)) < 500
+    assert "[20000 characters in all]; allowed: a number" in str(refused.value)

@@ -73,6 +73,10 @@ class Page(html.parser.HTMLParser):
             self.texts[self._in] += data
 
 
+COMMAND = r"(?m)^\s*::|##[A-Za-z]*\["
+"""What a CI system obeys in printed text."""
+
+
 def seen(text: str) -> bool:
     """Whether people can see every character of it."""
     return all(c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text)
@@ -138,14 +142,15 @@ def watched(text: str) -> dict[str, str]:
     specs = {n: CheckSpec(n, text, text, Severity.PAGE, Where.READ_ONLY) for n in readings}
     view = WatchView(tuple(made), made[-1], NOW, WatcherHealth(said=text), place=text, odd=text, total=2, specs=specs)
     slack = watch_text.slack(made[-1], (change,))
-    return {"html": watch_html.html(view), "markdown": watch_text.markdown(view), "slack": slack}
+    told = {"history": made[-1].line(), "json": watch_text.to_json(view)}
+    return {"html": watch_html.html(view), "markdown": watch_text.markdown(view), "slack": slack, **told}
 
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
 def test_no_report_and_no_annotation_quotes_a_command_to_a_pipeline(text: str) -> None:
     """A job that prints a report, or an annotation that quotes a target, gives its CI system no command."""
     for made in (*rendered(text).values(), *watched(text).values(), workflow(text, also=":,")):
-        assert not re.search(r"(?m)^\s*::|##[A-Za-z]*\[", made)
+        assert not re.search(COMMAND, made)
 
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
@@ -229,11 +234,13 @@ def _examine_slack(message: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
 def test_allure_and_github_get_inert_values(text: str, tmp_path: Path) -> None:
-    """Every text of an Allure result can be seen; an output of the step stays one line."""
+    """Every text of an Allure result can be seen, and none is a command; an output of the step stays one line."""
     verdict = hostile_verdict(text)
     output = tmp_path / "output"
     environ = {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
     reports.write(tmp_path, verdict, [], (), {}, environ, print)
+    written = [p.read_text(encoding="utf-8") for p in (tmp_path / "allure-results").iterdir()]
+    assert not any(re.search(COMMAND, one) for one in written)
     (file,) = (tmp_path / "allure-results").glob("*-result.json")
     result = json.loads(file.read_text(encoding="utf-8"))
     assert seen("".join(map(str, (result["name"], result.get("description", ""), result["statusDetails"]["message"]))))

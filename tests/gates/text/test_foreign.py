@@ -110,6 +110,15 @@ def test_a_pass_without_a_real_number_is_none(huge: float) -> None:
     assert Evidence("t/x", Outcome.PASS, observed=1, limit=1, samples=10**400).outcome is Outcome.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    "value",
+    [["x" * 1000] * 10_000, {str(n): "x" * 1023 for n in range(9_000)}, {"n" * 3990 + str(n): 1 for n in range(9_000)}],
+)
+def test_many_texts_are_no_way_around_the_limit_of_one(value: Any) -> None:
+    """A value of many texts, or of many long names, makes no line that fills a report or a file of evidence."""
+    assert len(dump_line(Evidence("t/x", Outcome.FAIL, witness=value))) < 2_000_000
+
+
 def test_a_cut_text_says_how_long_it_was() -> None:
     """A release of 2 MB does not make a verdict of 2 MB."""
     one = Evidence("t/x", Outcome.FAIL, "m" * 2_000_000, release="r" * 2_000_000)

@@ -210,6 +210,16 @@ def test_result_and_evidence_say_how_values_were_kept(tmp_path: Path) -> None:
         assert baseline.compare_folders(tmp_path / "run", tmp_path / "run")[0]["outcome"] == "pass"
 
 
+def test_a_printed_result_gives_a_pipeline_no_command(tmp_path: Path) -> None:
+    """What a target answered may stand in result.json, but a job that prints the file obeys none of it."""
+    told = {"first_failure": "##[error]x ##vso[task.complete result=Succeeded]"}
+    report.write(tmp_path, told, finished(500, drawn(10)).samples, "")
+    text = (tmp_path / "result.json").read_text()
+    assert "##[" not in text
+    assert "##vso[" not in text
+    assert json.loads(text) == told
+
+
 def test_seconds_long_past_keep_their_numbers_but_not_their_values() -> None:
     """Above the cap the time series must not go on growing by every value."""
     exact, capped = finished(2000, drawn(2000)), finished(500, drawn(2000))
