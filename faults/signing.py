@@ -337,3 +337,20 @@ def _overlooks_the_key(probe: Probe) -> bool:
 async def read_accepts_v1(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
     """A read accepts a v1 signature, which can be sent again for ever."""
     return await authenticate(parts, headers, message)
+
+
+def _in_milliseconds(probe: Probe) -> bool:
+    body = dry_body(probe)
+    return is_let_in(probe.send(body, {HEADER: probe.sign_v2(body, int(time.time()) * 1000)}).status_code)
+
+
+@service(_in_milliseconds, f"{SCOPE}/v2-odd-times", "t=")
+@instead_of("signature_check")
+def milliseconds_are_a_time(
+    header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float
+) -> Signature | None:
+    """A v2 time in milliseconds is taken for one, too, though the signature's time is in seconds."""
+    stamp, _, mac = header.removeprefix(b"t=").partition(b",v2=")
+    if len(stamp) == 13 and stamp.isdigit() and abs(int(stamp) / 1000 - now_s) <= 300:
+        return check_signature(mac, stamp + b"." + message, secrets, now_s)
+    return check_signature(header, message, secrets, now_s)
