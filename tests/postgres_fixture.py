@@ -96,6 +96,8 @@ def pg_server(account: Account) -> Iterator[PgServer]:
     postgres = Postgres(run, account, spawner, PASSWORD, Path(programs) if programs else None)
     try:
         postgres.create()
+        with (postgres.data / "postgresql.auto.conf").open("a", encoding="utf-8") as conf:
+            conf.write("max_prepared_transactions = 2\n")
         postgres.start()
         with psycopg.connect(postgres.server.url("postgres"), autocommit=True) as superuser:
             # who alters a table that is being analysed waits for that, and that for the row of pg_statistic: a deadlock

@@ -1,13 +1,16 @@
 """Writes that the contract allows are tried: a schema that refuses them, or allows too much, fails."""
 
 import re
+from contextlib import closing
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from faults.trigger.planting import released
+from gates.contract.scope import WHOLE
 from gates.deployment.sql import database
+from gates.stages.preflight.database import sees_all
 from sql_checks import test_contract_writes as checks
 from sql_checks.attempts.contract_writes import Expected, Write, write
 from sql_checks.attempts.row_level_security import probe
@@ -369,5 +372,25 @@ def test_a_lock_costs_one_wait_and_has_a_name(pg_server: PgServer, clone: str, m
             connection.execute(b"select from public.event_outbox")
         with pytest.raises(psycopg.errors.LockNotAvailable, match="nightly job"):
             probe(url)
+        with (
+            closing(database.connect(pg_server.url(clone, "replay_gate"))) as looking,
+            pytest.raises(psycopg.errors.LockNotAvailable, match="nightly job"),
+        ):
+            sees_all(looking, WHOLE)
         session.close()
         assert "holds locks on agent_controls, event_outbox, in a transaction since" in session.holders
+
+
+def test_a_prepared_transaction_that_holds_a_lock_is_named(
+    pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no session, and it stays until somebody ends it by its identifier, which is told."""
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_MS", 200)
+    url = pg_server.url(clone)
+    with psycopg.connect(url, autocommit=True) as holder:
+        holder.execute("begin; lock table event_outbox in access exclusive mode; prepare transaction 'left over'")
+        try:
+            with pytest.raises(psycopg.errors.LockNotAvailable, match="prepared transaction 'left over' holds locks"):
+                probe(url)
+        finally:
+            holder.execute("rollback prepared 'left over'")
