@@ -14,7 +14,7 @@ from types import FrameType
 
 from gates import config
 from gates.deployment.redaction import hidden, hide_where_cut
-from gates.errors import ENDING_SIGNALS, CannotWork, ConfigError, GateError, NotRolledBack
+from gates.errors import ENDING_SIGNALS, CannotWork, ConfigError, GateError, NotRolledBack, of_file
 from gates.reports.console import Console
 from gates.stack.errors import StackError, StackOptionError
 from gates.text.inert import Terminal
@@ -31,6 +31,9 @@ LEFT = {
     "rehearse": "its server is gone, and nothing was decided",
     **dict.fromkeys(("promote", "resume", "flags", "rollback", "emergency", "budget"), STEP),
 }
+
+PRINTS = {"status", "history", "doctor", "explain", "checklist", "sign", "completion"}
+"""Commands that only print: without their result nothing was done. The others have it on disk, or did something."""
 
 KEPT = "what is on disk says hold, or what was decided"
 
@@ -70,7 +73,7 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
             console.environ = config.with_file(console.environ, Path(options.env_file), console.warn)
         console.hide = hidden(config.secrets_in(console.environ))  # of every command, whichever variables it needs
         hide_where_cut(console.hide)
-        return carry_out(options, console)
+        return _told(carry_out(options, console), options, console)
     except (GateError, StackError) as error:
         return _refused(error, options, console)
     except (KeyboardInterrupt, Interrupted) as came:
@@ -94,6 +97,15 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         return CannotWork.exit_code
     except Exception as error:  # noqa: BLE001  -- the last resort
         return _internal(error, options, console)
+
+
+def _told(code: int, options: argparse.Namespace, console: Console) -> int:
+    """The exit code of a command whose result may be lost on a full disk."""
+    if console.lost is None:
+        return code
+    console.warn(f"gate {options.command}: stdout: {of_file(console.lost)}; its result is lost or cut. Make room there")
+    only = options.command in PRINTS or getattr(options, "export", None)
+    return CannotWork.exit_code if only and not code else code
 
 
 def _refused(error: GateError | StackError, options: argparse.Namespace, console: Console) -> int:

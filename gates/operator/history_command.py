@@ -38,11 +38,11 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     target = config.load_target(console.environ)
     state = file.settings.state
-    if target.base_url or target.database_url:
-        names = [identity(target)]
-    else:
-        names = sorted(path.parent.name for path in state.glob(f"*/{past_decisions.FILE}"))
     try:
+        if target.base_url or target.database_url:
+            names = [identity(target)]
+        else:
+            names = [folder.name for folder in past_decisions.histories(state)]
         past = {name: past_decisions.read(state / name) for name in names}
     except OSError as error:
         raise CannotWork(f"{error}; allowed: a state folder that can be read. Correct --state") from error

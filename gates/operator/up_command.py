@@ -17,7 +17,7 @@ from types import FrameType
 import psycopg
 
 from gates.deployment.tenants.loans import Changed, give_back_for_the_dead
-from gates.errors import ENDING_SIGNALS
+from gates.errors import ENDING_SIGNALS, CannotWork, of_file
 from gates.inputs.values import company, option, whole
 from gates.reports.console import Console
 from gates.stack.plan import DEFAULT_COMPANY_ID, MOST_PROCESSES, StackOptions, default_release
@@ -74,6 +74,8 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
             return interruption.exit_code
         try:
             console.reveal(FORMATS[options.format](info.variables()))
+            if console.lost is not None:  # nobody could use it
+                raise CannotWork(f"stdout: {of_file(console.lost)}; its variables are lost or cut. Make room there")
             took_s = time.monotonic() - started
             where = f"logs in {info.folder / 'log'}; Ctrl-C ends it"
             console.say(f"gate up: up in {took_s:.1f} s at {info.base_url}; {where}")

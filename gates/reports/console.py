@@ -32,6 +32,8 @@ class Console:
     hide: Mapping[str, str] = field(default_factory=dict, repr=False)
     quiet: bool = False
     """Whether to print neither messages nor progress."""
+    lost: OSError | None = None
+    """Why a result is not where stdout leads: its disk is full."""
     _live: bool = False
 
     @classmethod
@@ -60,11 +62,11 @@ class Console:
 
     def result(self, text: Terminal | str) -> None:
         """Print a result on stdout."""
-        put(self.out, redact_text(shown(text), self.hide))
+        self._put(redact_text(shown(text), self.hide))
 
     def verdict(self, verdict: Verdict) -> None:
         """Print the bytes of verdict.json on stdout. They are escaped and redacted already."""
-        put(self.out, verdict.dump())
+        self._put(verdict.dump())
 
     def say(self, text: Terminal | str) -> None:
         """Print a message on stderr."""
@@ -78,7 +80,7 @@ class Console:
 
     def reveal(self, text: str) -> None:
         """Print the variables of `gate up` on stdout: the only output with secrets."""
-        put(self.out, text)
+        self._put(text)
 
     def annotate(self, title: str, text: str, *, level: str = "error", place: Mapping[str, str] | None = None) -> None:
         """Print an annotation, shown by GitHub Actions at the top of the job: the only CI command that is printed.
@@ -100,6 +102,9 @@ class Console:
             self._end_live()
             chat(self.err, UNWRAPPED.format(redact_text(shown(line), self.hide).removesuffix("\n")))
             self._live = True
+
+    def _put(self, text: str) -> None:
+        self.lost = put(self.out, text) or self.lost
 
     def _end_live(self) -> None:
         if self._live:

@@ -3,6 +3,7 @@ messages delays nothing, and one that never reads a result does not block the ga
 """
 
 import contextlib
+import errno
 import os
 import select
 from typing import TextIO
@@ -14,13 +15,18 @@ CHATTER_S = 5.0
 """Seconds that a reader may take for a part of a message: a stopped terminal (Ctrl-S) must not delay a rollback."""
 RESULT_S = 600.0
 """Seconds for a part of a result: a person who reads page by page takes time, and what was done is on disk."""
+LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Errors of the medium."""
 PART = 400
 """Characters, of at most 4096 bytes even as escapes: what a pipe with room takes at once."""
 
 
-def put(stream: TextIO, text: str) -> None:
-    """Write and flush. If that fails, or nobody reads a part for RESULT_S, drop the rest and all later text."""
-    _written(stream, text, RESULT_S)
+def put(stream: TextIO, text: str) -> OSError | None:
+    """Write and flush. If that fails, or nobody reads a part for RESULT_S, drop the rest and all later text.
+
+    Returns why it is lost: a full disk. A reader that went away wanted no more.
+    """
+    return _written(stream, text, RESULT_S)
 
 
 def chat(stream: TextIO, text: str) -> None:
@@ -28,16 +34,17 @@ def chat(stream: TextIO, text: str) -> None:
     _written(stream, text, CHATTER_S)
 
 
-def _written(stream: TextIO, text: str, patience_s: float) -> None:
+def _written(stream: TextIO, text: str, patience_s: float) -> OSError | None:
     for start in range(0, len(text), PART):
         try:
             if not _has_room(stream, patience_s):
                 _turn_away(stream)
             stream.write(text[start : start + PART])
             stream.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             _turn_away(stream)
-            return
+            return error if isinstance(error, OSError) and error.errno in LOST else None
+    return None
 
 
 def _has_room(stream: TextIO, patience_s: float) -> bool:

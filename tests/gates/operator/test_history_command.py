@@ -53,6 +53,13 @@ def test_the_command_shows_what_was_decided(tmp_path: Path) -> None:
     assert {"svg", "polyline", "rect"} <= set(Page(made).tags)
 
 
+def test_a_history_that_cannot_be_seen_is_no_empty_one(tmp_path: Path) -> None:
+    """A target's folder behind a link to nothing, as of a disk that is not mounted, is an error that names it."""
+    (tmp_path / "0123456789ab").symlink_to(tmp_path / "not-mounted")
+    done = gate("history", "--state", str(tmp_path), cwd=tmp_path)
+    assert (done.returncode, "0123456789ab" in done.stderr) == (4, True), done.stdout
+
+
 def test_the_audit_trail_says_what_hands_did_to_the_flag(migrated_url: str, database: Database, tmp_path: Path) -> None:
     """A rollback by hand is there with who, from where to where, and why. Without the database the command says so."""
     environ = {"DATABASE_URL": migrated_url}

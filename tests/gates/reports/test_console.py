@@ -242,6 +242,25 @@ def test_whoever_stops_reading_changes_nothing(
     assert (folder / written).exists() or code == 2
 
 
+@pytest.mark.parametrize(
+    "words", [("completion", "bash"), ("explain", "drill/*"), ("history",), ("sql", "--export", "psql"), ("up",)]
+)
+def test_a_result_that_a_full_disk_lost_is_said(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A command that only prints fails if its disk is full, and stderr says it; a stack for nobody ends."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", OPEN, *words],
+            cwd=tmp_path,
+            env={"PATH": os.defpath, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, "lost or cut. Make room" in done.stderr) == (4, True), done.stderr
+
+
 OPEN = "import sys; from gates.cli import main; sys.exit(main())"
 CLOSED = f"import os; os.close(1); os.close(2); {OPEN}"
 
