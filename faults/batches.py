@@ -173,6 +173,17 @@ def claimed_is_no_lag(settings: Settings) -> Parts:
     return altered(settings, "count_outbox", (waits, f"{waits} AND coalesce(claimed_until <= now(), true)"))
 
 
+@service(
+    lambda p: lag_of_a_minute(p, claimed_until=p.value("SELECT now() - interval '1 s'")) < 30,
+    "drill/observability/waiting-events-show",
+    "pending",
+)
+def ended_claims_are_no_lag(settings: Settings) -> Parts:
+    """The lag and what is pending leave out events whose claim has ended: those of a relay that died."""
+    waits = "AND dead_at IS NULL"
+    return altered(settings, "count_outbox", (waits, f"{waits} AND coalesce(claimed_until > now(), true)"))
+
+
 def lag_of_a_minute(probe: Probe, is_off: bool = False, **columns: object) -> float:
     with probe.tenant() as company:
         if is_off:

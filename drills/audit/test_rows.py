@@ -45,6 +45,7 @@ def test_start_of_a_run(scene: Scene) -> None:
     assert told, "the answer has no X-Request-Id"
     assert row["request_id"] in told, f"the row's request id is {row['request_id']!r}; the answer's is among {told}"
     scene.seen.severity = None
+    assert not row["success_count"], f"the start counts {row['success_count']} successes before any item was tried"
     scene.seen.count(len(rows))
 
 
