@@ -85,8 +85,7 @@ def test_signature_of_other_bytes(case: Case, bench: Bench) -> None:
 def _in_other_sizes(bench: Bench, body: bytes, old: bytes) -> None:
     """A large body, and one in chunks, which a service may read in another way. It may refuse both as such."""
     large, other = body + PADDING, old + PADDING
-    signed = bench.signed(large)
-    if let_in(signed, bench.http.send(signed)):
+    if let_in(bench.http.send(bench.signed(large))):
         bench.shut(bench.with_signature(bench.mac(other), large, "60 KB with the signature of the other bytes"))
     real = real_body(body)
     head = f"POST {{path}}{REPLAY} HTTP/1.1\n{CHUNKED}"

@@ -242,7 +242,7 @@ def test_v2_tolerance(case: Case, bench: Bench) -> None:
             body = bench.body() if path == REPLAY else bench.event().body
             request = signed_post_v2(path, body, secret, at, f"{path}, {said}")
         answer = bench.http.send(request)
-        _in_time(bench, since, as_due=let_in(request, answer))
+        _in_time(bench, since, as_due=let_in(answer))
         bench.accepted(request, answer)
 
 

@@ -144,7 +144,7 @@ def _carry_out(
 def _past_the_door(seen: Observer, scenario: ShortDrill) -> None:
     """The control: signed, and of the largest size, a request is refused for its company at most."""
     request, answer = scenario.of("largest")
-    passed = let_in(request, answer) and answer.status != 400
+    passed = let_in(answer) and answer.status != 400
     seen.expect(request, answer, answer.status if passed else 403, control=True)
 
 

@@ -22,7 +22,6 @@ from gates.deployment.http.clock import Clock
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import (
     BUSY,
-    FIXED_PATHS,
     SIGNATURE,
     Answer,
     Request,
@@ -94,29 +93,27 @@ def said_beside(request: Request, **fields: str) -> list[Request]:
     return [asked, headed]
 
 
-def let_in(request: Request, answer: Answer) -> bool:
+def let_in(answer: Answer) -> bool:
     """Whether an answer shows that the credentials were accepted, whether or not the request succeeded. What is refused
-    for its method, size or type was refused before they were looked at, and a path that is not there asks for none.
+    for its method, size or type was refused before they were looked at.
     """
-    is_of_nobody = answer.status == 404 and request.bare in FIXED_PATHS
-    refused_before = answer.status in {401, 405, 413, 415, *BUSY} or answer.is_elsewhere or is_of_nobody
-    return answer.status < 500 and not refused_before
+    return answer.status < 500 and answer.status not in {401, 405, 413, 415, *BUSY} and not answer.is_elsewhere
 
 
 @dataclass
 class Guard:
-    """Whether the target refuses requests without credentials; asked once a session."""
+    """Whether the target refuses requests without credentials; asked once a session and path."""
 
-    answer: bool | None = None
+    answers: dict[str, bool] = field(default_factory=dict)
 
-    def closed(self, http: HttpDoor) -> bool:
-        """Whether an unsigned request for a company that does not exist is refused."""
-        if self.answer is None:
-            status = http.send(post(REPLAY, probes.for_nobody(new_id("company")))).status
+    def closed(self, http: HttpDoor, path: str) -> bool:
+        """Whether an unsigned POST for a company that does not exist is refused there."""
+        if path not in self.answers:
+            status = http.send(post(path, probes.for_nobody(new_id("company")))).status
             if status in BUSY:
                 return False
-            self.answer = status == 401
-        return self.answer
+            self.answers[path] = status == 401
+        return self.answers[path]
 
 
 @dataclass
@@ -195,16 +192,17 @@ class Bench:
 
     def _let_in(self, request: Request, answer: Answer, *, control: bool = False) -> Answer:
         """Expect that the credentials are neither refused nor a server error. An answer other than that to an unknown
-        company shows it only where requests without credentials are refused.
+        company shows it only where requests without credentials are refused: a path that is not there refuses none.
         """
-        found = self.seen.expect(request, answer, answer.status if let_in(request, answer) else 403, control=control)
+        found = self.seen.expect(request, answer, answer.status if let_in(answer) else 403, control=control)
         if found.status != 403:
-            self.guarded()
+            self.guarded("/events" if found.status == 404 and request.bare == "/events" else REPLAY)
         return found
 
-    def guarded(self) -> None:
+    def guarded(self, path: str = REPLAY) -> None:
         """End the check as unknown where requests without credentials are not refused."""
-        self.seen.require(self.guard.closed(self.http), "an unsigned request is not refused: acceptance proves nothing")
+        why = f"an unsigned POST {path} is not refused: acceptance proves nothing"
+        self.seen.require(self.guard.closed(self.http, path), why)
 
     def accepted(self, request: Request, answer: Answer | None = None) -> Answer:
         """The claim: these credentials are accepted, so that the request can only be refused for its company.
@@ -249,7 +247,7 @@ class Bench:
         for age_s in range(limit_s + 2, limit_s - LATEST_S, -1):
             at = self.clock.now() - age_s
             used = [(request, self.http.send(request)) for request in made(at, 0)]
-            if all(let_in(*one) for one in used):
+            if all(let_in(answer) for _, answer in used):
                 break
         for request, answer in used:
             self._let_in(request, answer, control=True)
@@ -265,7 +263,7 @@ class Bench:
         unknown where they are not in time; where it is empty, the caller judges.
         """
         deadline = time.monotonic() + LATEST_S
-        while any(map(let_in, asked := next(requests), self.http.several(asked))) and time.monotonic() < deadline:
+        while any(map(let_in, self.http.several(next(requests)))) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         self.seen.require(not otherwise or time.monotonic() < deadline, otherwise)
 
