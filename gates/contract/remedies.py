@@ -18,8 +18,12 @@ SEEN = {
     r"\bobserved 409 in_progress\b": "Lock a key for its transaction: a session's lock stays held behind a pooler.",
 }
 """What any check may meet instead of an answer -> what to do first."""
-ALTERED = "The code is the promised one, its status is not: see what changes it on the way, or maps it wrongly."
-"""What to do first about a refusal whose status is not that of its code."""
+ALTERED = "The answer is the promised one, its status is not: see what changes it on the way, or maps it wrongly."
+"""What to do first about an answer of which nothing but the status is wrong."""
+OBSERVED = re.compile(
+    r"\bobserved (?P<status>\d{3})(?: (?P<code>[a-z_]+))?\b.*(?:; allowed: |where )(?P<allowed>[^;]*)", re.DOTALL
+)
+"""What a check says about an answer with another status than the due one."""
 CREDENTIALS = "preflight/credentials/"
 TURNED_AWAY = re.compile(r"[A-Z]+ \S+ answers \d{3}\b")
 """How the message begins of a check of credentials that were not looked at: they may be right."""
@@ -41,7 +45,8 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
     own = {one.name: one.policy for one in scope.limits}
     for name, (due, _, _) in contract().limits.items():
         text = text.replace(f"{{{name}}}", str(own.get(name, due)))
-    first = next((do for met, do in _met().items() if outcome == "fail" and re.search(met, seen)), "")
+    first = next((do for met, do in SEEN.items() if outcome == "fail" and re.search(met, seen)), "")
+    first = ALTERED if outcome == "fail" and altered(seen) else first
     text = f"{first} {text}" if first and text else text
     return scope.in_its_words(text)
 
@@ -53,10 +58,25 @@ def because(check: str, seen: str = "") -> str:
     return str(_data()["because"].get(check, ""))
 
 
+def altered(seen: str) -> str:
+    """How a check says that nothing but the status of an answer is wrong, in words that all such checks share:
+    `invalid_request comes with 422 in place of 400`, `200 comes in place of 202`. Empty if it says anything else.
+    """
+    met = OBSERVED.search(seen)
+    if not met:
+        return ""
+    status, code = met["status"], met["code"]
+    allowed = re.findall(r"\b\d{3}\b", met["allowed"])
+    if not code and status[0] == "2" and status not in allowed and len(allowed) == 1 and allowed[0][0] == "2":
+        return f"{status} comes in place of {allowed[0]}"
+    due = str(_due().get(code, status))
+    return f"{code} comes with {status} in place of {due}" if status != due and due in allowed else ""
+
+
 @functools.cache
-def _met() -> dict[str, str]:
-    due = {code: status for one in contract().endpoints.values() for code, status in one.refusals.items()}
-    return {rf"\bobserved (?!{status}\b)\d{{3}} {code}\b": ALTERED for code, status in due.items()} | SEEN
+def _due() -> dict[str, int]:
+    """The status of each code of a refusal."""
+    return {code: status for one in contract().endpoints.values() for code, status in one.refusals.items()}
 
 
 @functools.cache

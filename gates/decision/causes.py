@@ -6,6 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from gates.contract.remedies import altered
 from gates.evidence import CHARGED, UNREADABLE, WAITED
 from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
 
@@ -130,7 +131,8 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
     one with the most dependents comes first.
     """
     findings, of_objects = _of_one_object(findings, areas)
-    cause = _causes(findings, areas) | of_objects
+    findings, of_statuses = _of_one_status(findings)
+    cause = _causes(findings, areas) | of_objects | of_statuses
     caused = _under_one_cause(findings, cause)
     behind = blocked_by_cause(caused)
     met = {f.check for f in findings if SERVER_ERROR.search(f.symptom)}
@@ -157,7 +159,7 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
         failed = one.outcome == "fail" or (behind[one.check] > 0 and is_first)
         lead = cause.get(one.symptom, one.check)  # consequences of a failure follow it directly
         unread = one.check.startswith(UNREADABLE)
-        before = EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed
+        before = _effect(one), bool(one.blocked_by), not unread, not failed
         heavy = heaviest.get(one.symptom) or weight(one.check, failed=failed)
         return *before, heavy, len(lead), lead, lead != one.check, one.check
 
@@ -171,7 +173,7 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
     rows of the tables whose security it misses. What explains a symptom leads the checks that show it.
     """
     spots = [f for f in findings if f.outcome == "fail" and f.check.startswith(SPOT) and not f.symptom and _named(f)]
-    spots.sort(key=lambda f: (EFFECT_ORDER.index(f.effect), _tier(f.check, areas.get(f.check, "")), f.check))
+    spots.sort(key=lambda f: (_effect(f), _tier(f.check, areas.get(f.check, "")), f.check))
     lead: dict[str, str] = {}
     for one in spots:
         alike = (s for s in spots if _named(s) == _named(one) and areas.get(s.check) == areas.get(one.check))
@@ -180,15 +182,15 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
         if one.outcome == "fail" and one.check.startswith((MANIFEST, SIGHT)):
             why = OPENS if one.check.startswith(SIGHT) else SPOT
             likely = (s for s in spots if s.check.startswith(why))
-            worse = (s for s in likely if EFFECT_ORDER.index(s.effect) <= EFFECT_ORDER.index(one.effect))
+            worse = (s for s in likely if _effect(s) <= _effect(one))
             about = next((s for s in worse if _is_all_about(one, _named(s))), None)
             lead |= {one.check: lead[about.check]} if about else {}
     shown: dict[str, str] = {}
     broken = sorted((f for f in findings if f.outcome == "fail"), key=_plain)
     for one, explained in ((f, EXPLAINS[like]) for like in EXPLAINS for f in broken if fnmatchcase(f.check, like)):
         harm = [f for f in findings if re.fullmatch(explained, f.symptom or f.check)]
-        gravest = min((EFFECT_ORDER.index(f.effect) for f in harm if f.outcome == "fail"), default=len(EFFECT_ORDER))
-        if harm and EFFECT_ORDER.index(one.effect) <= gravest:
+        gravest = min((_effect(f) for f in harm if f.outcome == "fail"), default=len(EFFECT_ORDER))
+        if harm and _effect(one) <= gravest:
             led = [shown[what] for f in harm if (what := f.symptom or f.check) in shown]
             if one.check.startswith(MANY):
                 led += [f.check for f in harm if f.check == EVERY and f.outcome == "fail"]
@@ -199,6 +201,21 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
     of = {f.check: by for f in findings if (by := shown.get(f.symptom or f.check) or lead.get(f.check)) in joined}
     told = [replace(f, symptom=f"what {of[f.check]} names") if f.check in of else f for f in findings]
     return told, {f"what {by} names": by for by in joined}
+
+
+def _of_one_status(findings: Sequence[Finding]) -> tuple[list[Finding], dict[str, str]]:
+    """Give all that met the same code with the same wrong status one symptom; the plainest of the gravest says it."""
+    met = {f.check: said for f in findings if (said := altered(f.message))}
+    plainest = sorted(
+        (f for f in findings if f.check in met), key=lambda f: (_effect(f), f.outcome != "fail", _plain(f))
+    )
+    lead = {met[f.check]: f.check for f in reversed(plainest)}
+    told = []
+    for one in findings:
+        said = met.get(one.check, "")
+        message = f"{said}: {one.message}" if lead.get(said) == one.check else one.message
+        told.append(replace(one, symptom=said or one.symptom, message=message))
+    return told, lead
 
 
 def _named(spot: Finding) -> frozenset[str]:
@@ -245,6 +262,10 @@ def _under_one_cause(findings: Sequence[Finding], cause: Mapping[str, str]) -> l
         else:
             found.append(one if by else replace(one, symptom=""))
     return found
+
+
+def _effect(finding: Finding) -> int:
+    return EFFECT_ORDER.index(finding.effect)
 
 
 def _plain(finding: Finding) -> tuple[int, int, str]:

@@ -54,3 +54,27 @@ def test_a_read_that_is_not_there_opens_nothing(cause: str, path: str) -> None:
     assert [[f.check for f in group] for group in grouped(verdict.deciding)] == [[cause, "drill/tokens/expired"]]
     found = judged(failed("drill/tokens/expired", details=missing, severity="page"), failed(cause, severity="page"))
     assert found.deciding[0].check == "drill/tokens/expired", "what was found, and differs, explains nothing"
+
+
+@pytest.mark.parametrize(
+    ("said", "met"),
+    [
+        ("{} comes with 422 in place of 400", "observed 422 invalid_request (max: must be at least 1); allowed: 400"),
+        ("200 comes in place of 202", "observed 200; allowed: 202"),
+    ],
+)
+def test_a_status_that_is_wrong_everywhere_is_one_cause(said: str, met: str) -> None:
+    """Whoever maps one code to another status has one thing to mend, and not one in each drill that met it."""
+    said = said.format("invalid_request")
+    checks = ("drill/safety-rails/max-null", "drill/safety-rails/max-zero", "drill/outbox/refused-leaves-nothing")
+    control = f"the control did not hold: {met.replace('; allowed:', ' where')} was due"
+    other = "observed 403 forbidden; allowed: 400 invalid_request"
+    verdict = judged(
+        *(saw(check, Outcome.FAIL, message=f"a request: {met}") for check in checks),
+        saw("drill/dry-run/list", Outcome.FAIL, message=other),
+        saw("drill/dlq/replayed-item-is-resolved", Outcome.UNKNOWN, message=control),
+    )
+    groups = {group[0].check: group for group in grouped(verdict.deciding)}
+    assert {check: len(group) for check, group in groups.items()} == {checks[0]: 3, "drill/dry-run/list": 1}
+    assert groups[checks[0]][0].message.startswith(f"{said}: a request")
+    assert {f.blocked_by for f in verdict.findings if f.outcome == "unknown"} == {checks[0]}
