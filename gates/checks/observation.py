@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import NoReturn
 
+from gates.contract.remedies import altered
 from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.redaction import hidden, redact, redact_text
 from gates.deployment.requests import BUSY, FIXED_PATHS, Answer, Exchange, Request, curl, is_a_firewalls
@@ -175,7 +176,11 @@ class Observer:
             witness = {"request": _shown(self.failing), "twin": twin, "row": witness}
             reproduce = reproduce or curl(on_the_wire(self.failing.request), self.target.base_url, hide)
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
-        if outcome is not Outcome.PASS and self.failing is not None and (symptom := _symptom(self.failing)):
+        if (
+            outcome is not Outcome.PASS
+            and self.failing is not None
+            and (symptom := altered(message) or _symptom(self.failing))
+        ):
             details.setdefault("symptom", symptom)
         if outcome is Outcome.UNKNOWN and self.failing is not None:  # a control that did not hold
             details["trace_id"] = self.failing.answer.trace

@@ -6,7 +6,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from gates.contract.remedies import altered
 from gates.evidence import CHARGED, UNREADABLE, WAITED
 from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
 
@@ -68,6 +67,9 @@ simply ask for the other tenant come first.
 
 SERVER_ERROR = re.compile(r" answered 5\d\d$")
 """A drill that met this learnt nothing about its promise. A drill that saw a breach names the fault better."""
+
+WRONG_STATUS = re.compile(r" comes (?:with \d{3} )?in place of \d{3}$")
+"""The symptom of an answer of which nothing but the status is wrong (`gates.contract.remedies.altered`)."""
 
 PROOF, FAILED, PROVED = "drill/proof/", "load/http_req_failed/", 2
 """The proof drill asks the plainest question about each promise, and `http_req_failed` whether requests fail at all.
@@ -204,18 +206,12 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
 
 
 def _of_one_status(findings: Sequence[Finding]) -> tuple[list[Finding], dict[str, str]]:
-    """Give all that met the same code with the same wrong status one symptom; the plainest of the gravest says it."""
-    met = {f.check: said for f in findings if (said := altered(f.message))}
-    plainest = sorted(
-        (f for f in findings if f.check in met), key=lambda f: (_effect(f), f.outcome != "fail", _plain(f))
-    )
-    lead = {met[f.check]: f.check for f in reversed(plainest)}
-    told = []
-    for one in findings:
-        said = met.get(one.check, "")
-        message = f"{said}: {one.message}" if lead.get(said) == one.check else one.message
-        told.append(replace(one, symptom=said or one.symptom, message=message))
-    return told, lead
+    """Of all that met the same wrong status, the plainest of the gravest is the cause, and says so."""
+    met = [f for f in findings if WRONG_STATUS.search(f.symptom)]
+    met.sort(key=lambda f: (_effect(f), f.outcome != "fail", _plain(f)), reverse=True)
+    lead = {f.symptom: f.check for f in met}
+    told = {f.check: replace(f, message=f"{f.symptom}: {f.message}") for f in met if lead[f.symptom] == f.check}
+    return [told.get(f.check, f) for f in findings], lead
 
 
 def _named(spot: Finding) -> frozenset[str]:

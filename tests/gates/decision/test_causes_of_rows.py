@@ -2,6 +2,7 @@
 
 import pytest
 
+from gates.contract.remedies import altered
 from gates.evidence import Outcome
 from gates.verdict import grouped
 from tests.gates.decision.small_policy import saw
@@ -68,11 +69,13 @@ def test_a_status_that_is_wrong_everywhere_is_one_cause(said: str, met: str) -> 
     said = said.format("invalid_request")
     checks = ("drill/safety-rails/max-null", "drill/safety-rails/max-zero", "drill/outbox/refused-leaves-nothing")
     control = f"the control did not hold: {met.replace('; allowed:', ' where')} was due"
+    assert altered(met) == altered(control) == said
     other = "observed 403 forbidden; allowed: 400 invalid_request"
+    assert not altered(other)
     verdict = judged(
-        *(saw(check, Outcome.FAIL, message=f"a request: {met}") for check in checks),
+        *(saw(check, Outcome.FAIL, message=f"a request: {met}", details={"symptom": said}) for check in checks),
         saw("drill/dry-run/list", Outcome.FAIL, message=other),
-        saw("drill/dlq/replayed-item-is-resolved", Outcome.UNKNOWN, message=control),
+        saw("drill/dlq/replayed-item-is-resolved", Outcome.UNKNOWN, message=control, details={"symptom": said}),
     )
     groups = {group[0].check: group for group in grouped(verdict.deciding)}
     assert {check: len(group) for check, group in groups.items()} == {checks[0]: 3, "drill/dry-run/list": 1}
