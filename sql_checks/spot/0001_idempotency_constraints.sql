@@ -14,7 +14,7 @@ where to_regclass('public.replay_runs') is not null
   )
   and not exists (
     select from pg_index i
-    where i.indrelid = to_regclass('public.replay_runs') and i.indisunique and i.indisvalid and i.indisready and i.indnkeyatts > 1
+    where i.indrelid = to_regclass('public.replay_runs') and i.indisunique and i.indisvalid and i.indisready and i.indislive and i.indnkeyatts > 1
       -- of the rows that count: those that are deleted softly may be alike
       and coalesce(translate(lower(pg_get_expr(i.indpred, i.indrelid)), '()" ', ''), '') in ('', translate(lower('public.replay_runs.rows'), '()" ', ''))
   );

@@ -1,5 +1,5 @@
 -- id: sql/spot/rate-limit-window-moving
--- claim: The rate-limit windows move: count and window_start match the hits, which are sorted, oldest first, none of them NULL or in the future (query 2 of the checklist).
+-- claim: The rate-limit windows move: count and window_start match the hits, which are sorted, oldest first, none of them NULL, endless or in the future (query 2 of the checklist).
 -- cost: A window that stands still locks a tenant out for good, or lets everybody in.
 -- severity: page
 select key as subject,
@@ -11,7 +11,7 @@ from (select * from public.edge_rate_limits where key like 'replay:%' order by w
 where coalesce(count, 0) is distinct from cardinality(hits)
    or cardinality(hits) > 0 and (window_start is null or window_start <> all(hits))
    or array_position(hits, null) is not null
-   or (select max(hit) > now() + interval '1 minute' or hits[1] > min(hit) + interval '1 minute' from unnest(hits) hit);
+   or (select max(hit) > now() + interval '1 minute' or hits[1] > min(hit) + interval '1 minute' or not bool_and(isfinite(hit)) from unnest(hits) hit);
 
 -- seen:
 SELECT key, count, window_start FROM public.edge_rate_limits

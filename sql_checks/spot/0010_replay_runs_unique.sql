@@ -12,7 +12,7 @@ select 'public.replay_runs' as subject,
 where to_regclass('public.replay_runs') is not null
   and not exists (
     select from pg_index i
-    where i.indrelid = to_regclass('public.replay_runs') and i.indisunique and i.indimmediate and i.indisvalid and i.indisready
+    where i.indrelid = to_regclass('public.replay_runs') and i.indisunique and i.indimmediate and i.indisvalid and i.indisready and i.indislive
       and i.indexprs is null
       -- of the rows that count: those that are deleted softly may be alike
       and coalesce(translate(lower(pg_get_expr(i.indpred, i.indrelid)), '()" ', ''), '') in ('', translate(lower('public.replay_runs.rows'), '()" ', ''))

@@ -29,7 +29,7 @@ with promised(name, columns, fleet, counted) as (
          bool_or(k.columns = w.columns and p.pred in ('', lower(w.fleet) || 'isnotnull'))
          and bool_or(k.columns = array_remove(w.columns, w.fleet) and p.pred = lower(w.fleet) || 'isnull') as by_two
   from wanted w
-  join pg_index i on i.indrelid = to_regclass(w.name) and i.indisunique and i.indisvalid and i.indisready
+  join pg_index i on i.indrelid = to_regclass(w.name) and i.indisunique and i.indisvalid and i.indisready and i.indislive
   cross join lateral (select coalesce(translate(lower(pg_get_expr(i.indpred, i.indrelid)), '()" ', ''), '') as text) whole
   cross join lateral (
     -- of the rows that count: those that are deleted softly may be alike

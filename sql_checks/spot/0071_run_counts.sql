@@ -1,6 +1,6 @@
 -- id: sql/spot/run-counts
 -- claim: A run's counts add up: never more settled than targeted, all settled when completed; it has an end time
---    exactly when it has ended, after its start and not in the future.
+--    exactly when it has ended, after its start and not in the future, and its start is no endless time.
 -- cost: The run's result is wrong, and so is everything computed from it.
 -- severity: page
 select format('run %s', id) as subject,
@@ -15,7 +15,7 @@ where success_count < 0 or failure_count < 0 or settled > targeted or status = '
    or status in ('completed', 'stopped') and completed_at is null
    or status = 'started' and completed_at is not null
    -- a clock that is set back, or an hour that comes twice in autumn, is no wrong end
-   or completed_at < requested_at - interval '90 minutes' or completed_at > now() + interval '90 minutes';
+   or not isfinite(requested_at) or completed_at < requested_at - interval '90 minutes' or completed_at > now() + interval '90 minutes';
 
 -- seen:
 select count(*) as seen from (select from public.replay_runs where {{not_excluded}} limit 10000) runs;

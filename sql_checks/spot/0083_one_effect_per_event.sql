@@ -11,7 +11,7 @@ with recent as (
       select from pg_index i
       join pg_attribute a on a.attrelid = i.indrelid and a.attname = (parse_ident('public.agent_tasks.event_id'))[3]
       left join pg_attribute c on c.attrelid = i.indrelid and c.attname = (parse_ident('public.agent_tasks.company_id'))[3]
-      where i.indrelid = to_regclass('public.agent_tasks') and i.indisunique and i.indisvalid and i.indimmediate
+      where i.indrelid = to_regclass('public.agent_tasks') and i.indisunique and i.indisvalid and i.indisready and i.indislive and i.indimmediate
         -- of the event alone, or of the event within its tenant
         and (i.indkey[0:i.indnkeyatts - 1] = array[a.attnum]
           or i.indkey[0:i.indnkeyatts - 1] in (array[a.attnum, c.attnum], array[c.attnum, a.attnum]))

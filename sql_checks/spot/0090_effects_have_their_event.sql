@@ -1,5 +1,5 @@
 -- id: sql/spot/effects-have-their-event
--- claim: Every effect of the last hour with an event id belongs to an event, an outbox row or a dead letter, and no task has a time in the future.
+-- claim: Every effect of the last hour with an event id belongs to an event, an outbox row or a dead letter, and no task has an endless time, or one in the future.
 -- cost: A retry came under a new id: the agent cannot refuse it, and does its work twice.
 -- severity: warn
 -- covers: K06
@@ -24,7 +24,10 @@ where not has_event
                   select processed_at from public.event_outbox where processed_at is not null order by id limit 1000) oldest) <= created_at, true)
 union all
 select format('task %s', id), format('is of %s, and it is %s', created_at, now()), company_id::text
-from public.agent_tasks where created_at > now() + interval '30 minutes' and {{not_excluded}}
+from public.agent_tasks where (created_at > now() + interval '30 minutes' or created_at = '-infinity') and {{not_excluded}}
+union all
+select format('task %s', id), format('was changed at %s, and it is %s', updated_at, now()), company_id::text
+from public.agent_tasks where (updated_at > now() + interval '30 minutes' or updated_at = '-infinity') and {{not_excluded}}
 limit 1000;
 
 -- seen:

@@ -1,5 +1,6 @@
 -- id: sql/spot/events-are-there-once
--- claim: No event of the last day exists twice for its tenant, none waits in the outbox twice, and none has a time in the future.
+-- claim: No event of the last day exists twice for its tenant or has none, none waits in the outbox twice, and none has an endless time, or one
+--   in the future; no outbox row and no dead letter has the id of another one of its tenant.
 -- cost: One order is booked twice, and no unique key prevents it.
 -- severity: warn
 -- covers: K06
@@ -18,7 +19,19 @@ group by event_id, company_id having count(*) > 1
 union all
 -- a producer's clock in another zone is hours ahead: until then its event counts as one of the last day
 select format('event %s', id), format('is of %s, and it is %s', created_at, now()), company_id::text
-from public.events where created_at > now() + interval '30 minutes' and {{not_excluded}}
+from public.events where (created_at > now() + interval '30 minutes' or created_at = '-infinity') and {{not_excluded}}
+union all
+select format('event %s', id), 'is of no tenant', path::text
+from (select * from public.events where created_at > now() - interval '1 day' order by created_at desc {{at_most}}) e
+where company_id is null
+union all
+select format('%s %s', what, id), format('%s rows have this id', count(*)), company_id::text
+from (
+  (select 'outbox row' as what, id::text as id, company_id from public.event_outbox where {{not_excluded}} order by event_outbox.id desc {{at_most}})
+  union all
+  (select 'dead letter', id::text, company_id from public.dead_letter_queue where {{not_excluded}} order by created_at desc {{at_most}})
+) numbered
+group by what, id, company_id having count(*) > 1
 limit 1000;
 
 -- seen:
