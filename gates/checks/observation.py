@@ -176,11 +176,7 @@ class Observer:
             witness = {"request": _shown(self.failing), "twin": twin, "row": witness}
             reproduce = reproduce or curl(on_the_wire(self.failing.request), self.target.base_url, hide)
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
-        if (
-            outcome is not Outcome.PASS
-            and self.failing is not None
-            and (symptom := altered(message) or _symptom(self.failing))
-        ):
+        if outcome is not Outcome.PASS and self.failing is not None and (symptom := _symptom(self.failing, message)):
             details.setdefault("symptom", symptom)
         if outcome is Outcome.UNKNOWN and self.failing is not None:  # a control that did not hold
             details["trace_id"] = self.failing.answer.trace
@@ -203,13 +199,14 @@ class Observer:
         )
 
 
-def _symptom(exchange: Exchange) -> str:
-    """What a broken service does in all its answers: `POST /dlq-replay answered 500`, or `answered 409 agents_paused`.
-    Empty if the answer is neither a server error nor a refusal with a code.
+def _symptom(exchange: Exchange, message: str) -> str:
+    """What a broken service does in all its answers: that nothing but their status is wrong, as the message says;
+    `POST /dlq-replay answered 500`, or `answered 409 agents_paused`. Else empty.
     """
     answer, request = exchange.answer, exchange.request
     code = f" {answer.code}" if answer.status < 500 and answer.code else ""
-    return f"{request.method} {request.route} answered {answer.status}{code}" if code or answer.status >= 500 else ""
+    said = f"{request.method} {request.route} answered {answer.status}{code}" if code or answer.status >= 500 else ""
+    return altered(message) or said
 
 
 def is_absent(request: Request, answer: Answer) -> bool:

@@ -45,8 +45,8 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
     own = {one.name: one.policy for one in scope.limits}
     for name, (due, _, _) in contract().limits.items():
         text = text.replace(f"{{{name}}}", str(own.get(name, due)))
-    first = next((do for met, do in SEEN.items() if outcome == "fail" and re.search(met, seen)), "")
-    first = ALTERED if outcome == "fail" and altered(seen) else first
+    first = ALTERED if altered(seen) else next((do for met, do in SEEN.items() if re.search(met, seen)), "")
+    first = first if outcome == "fail" else ""
     text = f"{first} {text}" if first and text else text
     return scope.in_its_words(text)
 
@@ -59,8 +59,10 @@ def because(check: str, seen: str = "") -> str:
 
 
 def altered(seen: str) -> str:
-    """How a check says that nothing but the status of an answer is wrong, in words that all such checks share:
-    `invalid_request comes with 422 in place of 400`, `200 comes in place of 202`. Empty if it says anything else.
+    """What is wrong if only the status of an answer is: `invalid_request comes with 422 in place of 400`, or
+    `200 comes in place of 202`. Checks that met the same say the same. Empty if something else is wrong.
+
+    seen: what the check says.
     """
     met = OBSERVED.search(seen)
     if not met:

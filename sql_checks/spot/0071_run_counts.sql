@@ -1,6 +1,6 @@
 -- id: sql/spot/run-counts
 -- claim: A run's counts add up: never more settled than targeted, all settled when completed; it has an end time
---    exactly when it has ended, after its start and not in the future, and its start is no endless time.
+--    exactly when it has ended, after its start and not in the future, and a finite start.
 -- cost: The run's result is wrong, and so is everything computed from it.
 -- severity: page
 select format('run %s', id) as subject,

@@ -1,5 +1,5 @@
 -- id: sql/spot/letters-can-be-replayed
--- claim: Every pending dead letter has a tenant, is of a time that is past, counts its retries from 0, and may be
+-- claim: Every pending dead letter has a tenant, has a finite time that is not in the future, counts its retries from 0, and may be
 --    replayed within a year at the latest.
 -- cost: Only forced replays take it, or more replays than allowed, and nobody is told why.
 -- severity: warn

@@ -1,5 +1,5 @@
 -- id: sql/spot/outbox-rows-complete
--- claim: Every recent outbox row has an event id, a tenant, a time of insertion that is not endless or to come, and an end, if any, between that and now.
+-- claim: Every recent outbox row has an event id, a tenant, a finite time of insertion that is not in the future, and an end, if any, between that and now.
 -- cost: The event cannot be traced, or delivered exactly once.
 -- severity: page
 -- covers: N10

@@ -1,5 +1,5 @@
 -- id: sql/spot/effects-have-their-event
--- claim: Every effect of the last hour with an event id belongs to an event, an outbox row or a dead letter, and no task has an endless time, or one in the future.
+-- claim: Every effect of the last hour with an event id belongs to an event, an outbox row or a dead letter, and the times of every task are finite and not in the future.
 -- cost: A retry came under a new id: the agent cannot refuse it, and does its work twice.
 -- severity: warn
 -- covers: K06

@@ -1,6 +1,6 @@
 -- id: sql/spot/events-are-there-once
--- claim: No event of the last day exists twice for its tenant or has none, none waits in the outbox twice, and none has an endless time, or one
---   in the future; no outbox row and no dead letter has the id of another one of its tenant.
+-- claim: Every event of the last day has a tenant, exists there once, and waits in the outbox once at most; its time is finite and
+--   not in the future. No two outbox rows of a tenant share an id, and no two dead letters.
 -- cost: One order is booked twice, and no unique key prevents it.
 -- severity: warn
 -- covers: K06

@@ -1,5 +1,7 @@
 """What a check may conclude from one answer: a path that is not there broke no promise."""
 
+import json
+
 import pytest
 
 from gates.checks.observation import Observer, Unmet
@@ -7,9 +9,10 @@ from gates.contract.names import Names, names_of
 from gates.deployment.dialect.current import use
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
-from gates.evidence import TargetKind
+from gates.evidence import CheckSpec, Outcome, Severity, TargetKind, Where
 
 RUN = "/dlq-replay/00000000-0000-4000-8000-000000000001"
+CHECK = CheckSpec("t/one", "It answers.", "Nobody gets an answer.", Severity.PAGE, Where.READ_ONLY)
 WORDED = b'{"status": 404, "code": "not_found"}'
 
 
@@ -108,3 +111,28 @@ def test_an_answer_from_a_cache_is_told_as_such(age: str, is_told: bool) -> None
         AssertionError, match="from a cache, 12 s old" if is_told else "observed 404 not_found; allowed"
     ):
         Observer(Target(TargetKind.STAGING)).expect(Request("GET", RUN), answer, 401)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "wanted", "symptom"),
+    [
+        (422, "invalid_request", 400, "invalid_request comes with 422 in place of 400"),
+        (409, "forbidden", (401, 403), "forbidden comes with 409 in place of 403"),
+        (200, "", 202, "200 comes in place of 202"),
+        (403, "forbidden", 400, "POST /events answered 403 forbidden"),
+        (500, "", 202, "POST /events answered 500"),
+        (202, "", 400, None),
+    ],
+)
+@pytest.mark.parametrize("control", [True, False])
+def test_the_evidence_says_what_all_such_answers_have_in_common(
+    status: int, code: str, wanted: int | tuple[int, ...], symptom: str | None, *, control: bool
+) -> None:
+    """The decision finds one cause behind many checks by these words, whichever check met it, and also in a control."""
+    observer = Observer(Target(TargetKind.STAGING))
+    body = json.dumps({"code": code, "errors": [{"field": "max", "message": "x; allowed: 999"}]} if code else {})
+    with pytest.raises((AssertionError, Unmet)) as met:
+        observer.expect(Request("POST", "/events"), Answer(status, (), body.encode(), 1.0), wanted, control=control)
+    outcome = Outcome.UNKNOWN if control else Outcome.FAIL
+    line = observer.evidence_of(CHECK, outcome, str(met.value), "2026-01-01T00:00:00+00:00", 1.0)
+    assert line.details.get("symptom") == symptom

@@ -179,7 +179,7 @@ def test_a_day_of_another_zone_is_named_before_what_is_not_given_back_for_it() -
 
 
 def test_an_error_of_the_service_is_looked_up_first() -> None:
-    """After a server error the remedy is the service's log; after a status that is not its code's, what changed it."""
+    """After a server error the remedy is the service's log; where only the status is wrong, what changed it."""
     check = "drill/authentication/signed-accepted"
     assert remedy_of(check, seen="signed: observed 500 internal; allowed: 403").startswith("Read the service's log")
     assert remedy_of(check, seen="observed 503 in_progress; allowed: 200 or 409").startswith(ALTERED)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gates.contract.remedies import altered
+from gates.contract.remedies import ALTERED, altered, remedy_of
 from gates.evidence import Outcome
 from gates.verdict import grouped
 from tests.gates.decision.small_policy import saw
@@ -60,16 +60,18 @@ def test_a_read_that_is_not_there_opens_nothing(cause: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("said", "met"),
     [
-        ("{} comes with 422 in place of 400", "observed 422 invalid_request (max: must be at least 1); allowed: 400"),
+        ("invalid_request comes with 422 in place of 400", "observed 422 invalid_request (max: is 0); allowed: 400"),
+        ("in_progress comes with 503 in place of 409", "observed 503 in_progress; allowed: 200 or 409"),
+        ("not_found comes with 400 in place of 404", "observed 400 not_found; allowed: 404 not_found"),
         ("200 comes in place of 202", "observed 200; allowed: 202"),
     ],
 )
 def test_a_status_that_is_wrong_everywhere_is_one_cause(said: str, met: str) -> None:
     """Whoever maps one code to another status has one thing to mend, and not one in each drill that met it."""
-    said = said.format("invalid_request")
     checks = ("drill/safety-rails/max-null", "drill/safety-rails/max-zero", "drill/outbox/refused-leaves-nothing")
     control = f"the control did not hold: {met.replace('; allowed:', ' where')} was due"
     assert altered(met) == altered(control) == said
+    assert remedy_of(checks[0], seen=met).startswith(ALTERED)
     other = "observed 403 forbidden; allowed: 400 invalid_request"
     assert not altered(other)
     verdict = judged(
