@@ -91,8 +91,8 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     """
     # neither the order of ids nor that of insertion equals the order by age, forwards or backwards
     drawn = sorted(new_id("item") for _ in range(6))
-    # microseconds apart: code that truncates times sees one moment; if the column truncates, ids decide
-    ages_s = (20.000001, 300.000001, 20.000003, 40 * 86400, 20.000002, 300.000002)
+    # microseconds apart, at two places in a millisecond: cut times are alike in one; if the column cuts, ids decide
+    ages_s = (20.000501, 300.000001, 20.000503, 40 * 86400, 20.000502, 300.000002)
     # earlier tries must not change the order: nearly all items were tried, and the oldest of the three named
     tries = (0, 0, 1, 0, 0, 0)
     names = ("id", "age_s", "retry_count")

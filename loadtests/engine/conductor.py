@@ -274,6 +274,8 @@ class Conductor:
         """The facts of the run beside its samples."""
         null = self._trend(NULL)
         gone = [*self.lost, *(f"{name} (reports missing)" for name, seen in self.workers.items() if seen.gap)]
+        if self.stopped and not gone and (silent := self._processes - len(self.workers)) > 0:
+            gone = [f"{silent} that never reported"]
         return RunFacts(
             requests=self.samples.requests,
             answers=self.samples.answers,

@@ -27,7 +27,7 @@ from loadtests.plan import Credentials, LoadPlan, dump_plan, load_plan
 
 TICK_S = 0.25
 FINAL_WAIT_S = 40.0
-START_WAIT_S = 3.0
+START_WAIT_S = 15.0
 ROOT = Path(__file__).resolve().parents[2]
 _LOG = logging.getLogger("loadtests")
 

@@ -129,6 +129,17 @@ def test_a_report_that_is_missing_makes_the_run_invalid() -> None:
     assert "reports missing" in gap.invalid_reasons()[0]
 
 
+def test_a_worker_that_never_reports_makes_the_run_invalid() -> None:
+    """A worker that connected, and sent no load at all, is not left out: half of the rate is no verdict."""
+    plan = LoadPlan("http://x", scenarios=(steady("", 1.0),), workers=2)
+    one = conductor("rate<0.5", plan=plan)
+    one.on_report("w", report(0, final=True))
+    one.stopped = one.started + 1.0
+    assert "1 of 2 load workers were lost (1 that never reported)" in one.invalid_reasons()[0]
+    one.on_report("v", report(0, final=True))
+    assert one.invalid_reasons() == ()
+
+
 def test_a_stuck_oldest_event_fails_the_lag_and_never_saves_it() -> None:
     """Canaries may be fast while an old event starves: the worse of the two counts."""
     thresholds = ThresholdSet({MetricKey("outbox_lag_ms"): (Threshold(parse_expression("avg<2000")),)})
