@@ -59,6 +59,21 @@ def decoded(raw: bytes, path: Path) -> str:
         raise OSError(errno.EILSEQ, f"it is no UTF-8 from byte {error.start} on", str(path)) from None
 
 
+def missing(path: Path) -> bool:
+    """Whether nothing is there, surely. Raise OSError where a link on the way, or the path itself, leads to nothing, to
+    itself or through a file: what was there may be out of sight only.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        for folder in path.parents:
+            if folder.is_symlink():
+                folder.stat()
+        return True
+    path.stat()
+    return False
+
+
 def is_endless(path: str) -> bool:
     """Whether a library that opens or reads this path may block for ever: a pipe or a device, except /dev/null."""
     try:

@@ -166,7 +166,7 @@ def read_lines(path: Path, run: str = "") -> list[Evidence]:
     """The evidence of a file that may still grow, one item per line; none if the file is absent. A run reads it
     repeatedly, so lines that are unchanged since are not parsed again.
     """
-    text = disk.read(path, MOST_BYTES) if path.exists() else b""
+    text = b"" if disk.missing(path) else disk.read(path, MOST_BYTES)
     whole, last = text[: text.rfind(b"\n") + 1], _parsed(path, run)
     before, seen = last[0] if whole.startswith(last[0][0]) else (b"", ())
     seen = (*seen, *read_on(path, whole[len(before) :], run, after=len(seen)))
@@ -192,7 +192,7 @@ def read_log(path: Path, end: ChainEnd | None = None, run: str = "") -> Evidence
     Checks that every line is of the run and follows the one before, and that the last one is `end`, which also names
     the run. Each defect is an unknown after the evidence. Raise OSError if the file cannot be read.
     """
-    return read_bytes(disk.read(path, MOST_BYTES) if path.exists() else b"", end, run)
+    return read_bytes(b"" if disk.missing(path) else disk.read(path, MOST_BYTES), end, run)
 
 
 def read_bytes(text: bytes, end: ChainEnd | None = None, run: str = "") -> EvidenceLog:

@@ -154,9 +154,9 @@ def _add(path: Path, one: PastDecision) -> None:
 
 
 def read(folder: Path) -> list[PastDecision]:
-    """All runs of a target, in order; an unreadable line is a hold. Raise OSError, also for a dangling link."""
+    """All runs of a target, in order; an unreadable line is a hold. Raise OSError, also for a link to nothing."""
     path = folder / FILE
-    if not os.path.lexists(path):
+    if disk.missing(path):
         return []
     runs: dict[str, PastDecision] = {}
     for number, line in enumerate(disk.read(path, end=2 * MOST_BYTES).splitlines()):
@@ -173,7 +173,7 @@ def read(folder: Path) -> list[PastDecision]:
 def histories(state: Path) -> list[Path]:
     """The folders of targets with a history. Raise OSError if that is not known of one, as behind a link to nothing."""
     found = []
-    for folder in sorted(state.iterdir()) if state.exists() else ():
+    for folder in () if disk.missing(state) else sorted(state.iterdir()):
         if folder.is_dir() or folder.is_symlink():
             folder.stat()
             with suppress(FileNotFoundError):

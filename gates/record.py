@@ -211,7 +211,7 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
         run = _readable(foreign.json_value(disk.read(path, MOST_BYTES), foreign.MOST_MARKS_OWN))
         if not _member(run, "finished_at", _text):
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
-        policy = _member(run, "policy", Policy.from_json)
+        policy = _policy(run)
         decided_at = _member(run, "decided_at", moment)
         action = _member(run, "action", Action.from_json)
         end = _member(run, "evidence", lambda found: typed(ChainEnd(**found)))
@@ -241,6 +241,15 @@ def _readable(run: JsonValue) -> dict[str, Any]:
         if name in run:
             _member(run, name, _text)
     return run
+
+
+def _policy(run: Mapping[str, Any]) -> Policy:
+    """The policy. Raise ValueError if what stands beside it is of another one: runs were mixed, or it was changed."""
+    found = _member(run, "policy", Policy.from_json)
+    for name, told in facts_of(found).items():
+        if name != "policy" and run.get(name, told) != told:
+            raise ValueError(f"its member {name!r} is not of the policy that stands in it")
+    return found
 
 
 def _text(value: object) -> str:

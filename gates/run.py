@@ -155,7 +155,7 @@ def keep(
     companies = request.out / COMPANIES
     run |= done.facts() | {
         "stages": [s.to_json() for s in stages],
-        "companies": list[JsonValue](disk.read_text(companies).split() if companies.exists() else []),
+        "companies": list[JsonValue]([] if disk.missing(companies) else disk.read_text(companies).split()),
         "proof": cited(request.proof, done.policy, source_digest()),
     }
     record.write_run(request.out, run)

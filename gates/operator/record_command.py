@@ -36,7 +36,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
 def carry_out(options: argparse.Namespace, console: Console) -> int:
     if options.command == "verify":
         return _verify(options, console)
-    if not (options.folder / record.RUN).exists():
+    if not options.folder.is_dir() or disk.missing(options.folder / record.RUN):
         lost = f"there is no {options.folder / record.RUN}; allowed: the folder of a gate run"
         raise UsageError(f"{lost}. Run the gate, or name the folder of a run as DIR")
     return {"decide": _decide, "report": _report, "checklist": _checklist}[options.command](options, console)

@@ -7,6 +7,7 @@ https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
 import base64
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _statement_of(folder: Path, recorded: record.Recorded, target: str) -> dict[
         "policy_digest": verdict.policy_digest,
         **{name: run.get(name) for name in names},
     }
-    there = (*RECORD, *(name for name in FILES if (folder / name).exists()))
+    there = (*RECORD, *(name for name in FILES if not disk.missing(folder / name)))
     digests = {name: hashlib.sha256(disk.read(folder / name)).hexdigest() for name in there}
     subjects = [{"name": n, "digest": {"sha256": d}} for n, d in digests.items()]
     return {"_type": STATEMENT, "subject": subjects, "predicateType": PREDICATE, "predicate": predicate}
@@ -115,7 +116,7 @@ def verify(folder: Path, key: Any) -> Attested:
         copied = Path(place)  # what was verified is what is acted upon, even if somebody writes meanwhile
         try:
             for name in (FILE, *RECORD, *FILES):
-                if name not in FILES or (folder / name).exists():
+                if name not in FILES or not disk.missing(folder / name):
                     (copied / name).write_bytes(disk.read(folder / name))
             signed = _statement((copied / FILE).read_bytes(), key)
             recorded = record.read(copied)
@@ -123,7 +124,7 @@ def verify(folder: Path, key: Any) -> Attested:
             doubts = tuple(_doubts(copied, recorded, signed, _statement_of(copied, recorded, target)))
         except OSError as error:
             unsigned = f"there is no {folder / FILE}: the run was not signed (GATE_SIGNING_KEY), or left it elsewhere"
-            return Attested((f"a file cannot be read: {error}" if (folder / FILE).exists() else unsigned,))
+            return Attested((f"a file cannot be read: {error}" if os.path.lexists(folder / FILE) else unsigned,))
         except CannotWork as error:
             return Attested((str(error).replace(f"{copied}/", ""),))
         except (ValueError, TypeError, KeyError) as error:

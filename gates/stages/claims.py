@@ -58,12 +58,12 @@ def read(folder: Path) -> PastClaims:
     """The memory in the state folder of a target. Raise Unreadable."""
     path = folder / FILE
     try:
+        if disk.missing(path):
+            return PastClaims({}, is_new=True)
         data = json.loads(disk.read(path, MOST_READ))
         known = _known({foreign.text(area): foreign.text(when, 200) for area, when in data.items()})
         let_go = tuple(_known(dict.fromkeys(map(str, data.get(FORGOTTEN, ())), "")))
         return PastClaims(known, is_new=not known, let_go=let_go)
-    except FileNotFoundError:
-        return PastClaims({}, is_new=True)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         said = foreign.text(error, 200)
         raise Unreadable(f"{path} cannot be read ({said}). See what was claimed before, then remove it") from error

@@ -68,7 +68,7 @@ def _others(context: Context) -> list[str]:
     """Companies of other gates; none if the database does not tell."""
     target = context.target
     lists = [context.companies, context.out / FOLDER / COMPANIES]
-    own = {line for path in lists if path.exists() for line in disk.read_text(path).split()}
+    own = {line for path in lists if not disk.missing(path) for line in disk.read_text(path).split()}
     if not target.database_url:
         return []
     with contextlib.suppress(psycopg.Error):  # every check of the following look then reports it

@@ -79,6 +79,7 @@ def turned(folder: Path, name: str, old: str, new: str) -> None:
         lambda f: (f / "verdict.json").write_text("{}"),
         lambda f: (f / "run.json").write_text("{"),
         lambda f: (f / "evidence.ndjson").unlink(),
+        lambda f: [(f / "report.html").unlink(), (f / "report.html").symlink_to(f / "report.html")],
         lambda f: attestation.attest(f, record.read(f), "abc", ed25519.Ed25519PrivateKey.generate()),
     ],
 )

@@ -15,7 +15,7 @@ from gates.errors import GateError
 from gates.evidence import Outcome, TargetKind
 from gates.rehearsal.reading.sources import read_text as source
 from gates.reports import attestation
-from gates.stages import suite
+from gates.stages import claims, suite
 from gates.stages.context import Context
 from gates.stages.suite import SuiteRun
 from loadtests.report import read_samples
@@ -41,6 +41,36 @@ def test_no_command_waits_for_what_is_no_file(
     put(folder / name)
     environ = {"GATE_TARGET": "staging", "BASE_URL": "http://127.0.0.1:9"}
     assert gate(*words, str(folder), environ=environ).returncode in {0, 2, 3, 4, 10}
+
+
+@pytest.mark.parametrize("to", ["nothing", "itself"])
+@pytest.mark.parametrize("name", ["folder", "folder/file"])
+def test_what_is_out_of_sight_is_not_missing(name: str, to: str, tmp_path: Path) -> None:
+    """A link that leads nowhere, in the place of a file or of its folder, is neither an empty memory nor no run."""
+    file, link = tmp_path / "folder" / "file", tmp_path / name
+    assert disk.missing(file)
+    assert past_decisions.read(file.parent) == []
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(link if to == "itself" else tmp_path / "gone")
+    with pytest.raises(OSError, match="folder"):
+        disk.missing(file)
+    if name == "folder":
+        with pytest.raises(OSError, match="folder"):
+            past_decisions.read(link)
+        with pytest.raises(OSError, match="folder"):
+            past_decisions.histories(link)
+        with pytest.raises(claims.Unreadable):
+            claims.read(link)
+
+
+@pytest.mark.parametrize("name", ["run.json", "evidence.ndjson"])
+def test_a_file_that_leads_to_itself_is_no_verdict(name: str, tmp_path: Path) -> None:
+    """Something is there, and nobody can tell what: exit 4, and no word that there is no run."""
+    folder = saved(tmp_path, Outcome.PASS)
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder / name)
+    done = gate("decide", str(folder))
+    assert (done.returncode, name in done.stderr, "there is no" in done.stderr) == (4, True, False), done.stderr
 
 
 def _evidence(path: Path) -> None:

@@ -56,6 +56,20 @@ def test_a_run_of_something_else_is_named_by_what_it_lacks(tmp_path: Path) -> No
         record.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"max_age_minutes": 60', '"max_age_minutes": 1440'), ('"target": "staging"', '"target": "production"')],
+)
+def test_a_run_whose_policy_is_that_of_another_yields_no_verdict(old: str, new: str, tmp_path: Path) -> None:
+    """Its digest, its release and its kind of target stand beside the policy: what was mixed or softened shows."""
+    folder = saved(tmp_path, Outcome.PASS)
+    text = (folder / record.RUN).read_text(encoding="utf-8")
+    assert old in text
+    (folder / record.RUN).write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(CannotWork, match="is not of the policy that stands in it"):
+        record.read(folder)
+
+
 def test_a_folder_on_a_full_disk_can_be_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that finds no room for its run.json leaves no promote, and does not lock later runs out of its folder."""
     begun: dict[str, JsonValue] = {"policy": {}, "release": "r", "target": "staging"}
