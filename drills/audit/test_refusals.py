@@ -167,6 +167,8 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
         scene.until(partial(_refusals, scene, staff, "forbidden"), "the audit row of a role that was refused")
     unknown, minute_ago = new_id("company"), scene.value("select now() - interval '61 seconds'")
     scene.replay(unknown, 403, "forbidden", label="signed, a company that does not exist", max=1)
+    of_nobody = token_post("/dlq-replay", replay_fields(unknown, dry_run=True), token(), "a super_admin, for that one")
+    scene.expect(of_nobody, 403, "forbidden")
     assert not scene.audit(unknown), "a company that does not exist has an audit trail, of the refusals of its name"
     if rows:  # the first row of a minute comes at once: this one, or another's within the minute
         of_all = "select metadata from public.audit_logs where scope = 'all' and action = %s and created_at > %s"
