@@ -177,7 +177,7 @@ def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter,
 @drill("drill/tokens/validation-before-role", severity=Severity.WARN, covers=("A25", "C15"))
 def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
     """A token whose role has no rights gets 400 for an invalid body, of another company's event too, and 403 for a
-    valid one.
+    valid one. So does a tenant's admin who asks for more than a batch of another company.
 
     The steps are out of order, and the audit trail shows another refusal than the one given.
     """
@@ -190,6 +190,9 @@ def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen
         invalid.append(token_post("/events", untyped, viewer, "viewer, an event of type 7"))
     for request in invalid:
         seen.expect(request, http.send(request), 400, "invalid_request")
+    beyond = replay_fields(str(uuid.uuid4()), max=current().limit("batch") + 1)
+    request = token_post(REPLAY, beyond, token.for_company(tenant), "company_admin, a large batch of another company")
+    seen.expect(request, http.send(request), 400, "batch_too_large")
 
 
 @drill("drill/tokens/super-admin-for-any", covers=("A26",))
