@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -125,24 +124,6 @@ async def forbidden_under_the_victim(parts: Parts, call: Call) -> Reply:
     victim = _company_of(call.body)
     notes = Notes(parts, lambda note: dataclasses.replace(note, scope=victim) if victim else note)
     return await replay(dataclasses.replace(parts, refusals=notes), call)
-
-
-@service(lambda p: _rows_of_nobody(p) > 0, f"{AUDIT}/refusal-forbidden", "does not exist")
-@instead_of("replay")
-async def super_admins_under_nobody(parts: Parts, call: Call) -> Reply:
-    """A super_admin who asks for a company that does not exist is audited under that company, not under `all`."""
-
-    def moved(note: RefusalNote) -> RefusalNote:
-        is_admins = note.code == "forbidden" and note.scope == "all" and note.actor != "signature"
-        return dataclasses.replace(note, scope=_company_of(call.body) or "all") if is_admins else note
-
-    return await replay(dataclasses.replace(parts, refusals=Notes(parts, moved)), call)
-
-
-def _rows_of_nobody(probe: Probe) -> int:
-    nobody, token = str(uuid.uuid4()), probe.token({"role": "super_admin"})
-    probe.send(json.dumps({"company_id": nobody}).encode(), probe.as_token(token))
-    return int(probe.value(_ROWS.format("count(*)"), nobody, "dlq_replay_refused"))
 
 
 @service(lambda p: _forbidden_elsewhere(p) > 0, f"{AUDIT}/refusal-forbidden", "under")

@@ -78,3 +78,17 @@ def _looks_without_budget(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.rows("INSERT INTO replay_budgets (company_id, daily_limit) VALUES (%s, 0)", company)
         return probe.replay(company, dry_run=True, dlq_ids=probe.letters(company, 1)).status_code
+
+
+@service(lambda p: not _looks_as_answered(p), "drill/audit/dry-run", "request id")
+@around("append_audit")
+async def looks_under_another_id(release: Parts, conn: Connection, row: AuditRow) -> None:
+    """The audit row of a dry run has a request id that no answer had."""
+    is_look = row.action == "dlq_replay_dry_run"
+    await release.append_audit(conn, dataclasses.replace(row, request_id=release.new_id()) if is_look else row)
+
+
+def _looks_as_answered(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        told = probe.replay(company, dry_run=True).headers["X-Request-Id"]
+        return bool(probe.value("SELECT request_id FROM audit_logs WHERE scope = %s", company) == told)

@@ -133,6 +133,8 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     request = token_post("/dlq-replay", replay_fields(own, dry_run=True), caller, "own company")
     scene.expect(request, 200, control=True)
     minutes = scene.minutes()
+    nobodys = token_post(REPLAY, replay_fields(victim, dry_run=True), token(role="company_admin"), "of no company")
+    scene.expect(nobodys, (401, 403))
     refused: list[str] = []
     for _ in range(3):
         request = token_post("/dlq-replay", replay_fields(victim, dry_run=True), caller, "another company")
