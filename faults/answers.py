@@ -56,6 +56,29 @@ def pages_have_no_request_id(settings: Settings) -> Parts:
     return _nameless(lambda path, _status: path.endswith(("/metrics", "/openapi.json")))(settings)
 
 
+@service(lambda p: _is_accepted_without_an_id(p), "drill/tokens/foreign-event-hidden", "X-Request-Id")
+def accepted_events_have_no_request_id(settings: Settings) -> Parts:
+    """The answer to an accepted event has no X-Request-Id."""
+    return _nameless(lambda _path, status: status == 202)(settings)
+
+
+def _is_accepted_without_an_id(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return "x-request-id" not in probe.event(company).headers
+
+
+@service(lambda p: _is_read_without_an_id(p), "drill/tokens/foreign-run-hidden", "X-Request-Id")
+def runs_are_shown_without_a_request_id(settings: Settings) -> Parts:
+    """The answer to a read of a run has no X-Request-Id."""
+    return _nameless(lambda path, status: status == 200 and "/dlq-replay/" in path)(settings)
+
+
+def _is_read_without_an_id(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        run = probe.replay(company).json()["replay_run_id"]
+        return "x-request-id" not in probe.read(f"/dlq-replay/{run}").headers
+
+
 @service(None, "drill/ledger/answers-add-up", "status member")
 @around("replay")
 async def pauses_of_tokens_name_another_status(release: Parts, parts: Parts, call: Call) -> Reply:

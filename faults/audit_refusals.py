@@ -3,11 +3,13 @@
 import asyncio
 import dataclasses
 import json
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import ClassVar
 
-from faults.audit import AUDIT, PAUSED, paused_rows
+from faults.altered import instead_of
+from faults.audit import AUDIT, PAUSED, Notes, paused_rows
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.audit import ONCE_A_MINUTE, RefusalLog, RefusalNote
@@ -15,6 +17,7 @@ from replay_service.composition import build_parts
 from replay_service.database import Connection, run
 from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
+from replay_service.replay import replay
 from replay_service.settings import Settings
 
 CROWD = 3
@@ -44,6 +47,38 @@ def forbidden_under_all(settings: Settings) -> Parts:
             await super().note(conn, dataclasses.replace(note, scope="all") if note.code == "forbidden" else note)
 
     return dataclasses.replace(release, refusals=Lumping(release.database))
+
+
+@service(lambda p: _rows_of_asked(p, "super_admin") > 0, f"{AUDIT}/refusal-forbidden", "does not exist")
+@instead_of("replay")
+async def super_admins_under_nobody(parts: Parts, call: Call) -> Reply:
+    """A super_admin who asks for a company that does not exist is audited under that company, not under `all`."""
+    return await _under_the_asked(parts, call, "super_admin")
+
+
+@service(lambda p: _rows_of_asked(p, "company_admin") > 0, f"{AUDIT}/refusal-forbidden", "stranger")
+@instead_of("replay")
+async def admins_of_nobody_under_the_victim(parts: Parts, call: Call) -> Reply:
+    """A 403 of an admin whose token names no company is audited under the company that it asked for."""
+    return await _under_the_asked(parts, call, "company_admin")
+
+
+async def _under_the_asked(parts: Parts, call: Call, role: str) -> Reply:
+    """A replay whose refusal is audited under the company that is asked for, where who asks has this role and none."""
+    caller = await parts.authenticate(parts, call.headers, call.body)
+    is_one = caller.claims is not None and caller.claims.role == role and caller.scope == "all"
+
+    def moved(note: RefusalNote) -> RefusalNote:
+        is_moved = is_one and note.code == "forbidden"
+        return dataclasses.replace(note, scope=json.loads(call.body)["company_id"]) if is_moved else note
+
+    return await replay(dataclasses.replace(parts, refusals=Notes(parts, moved)), call)
+
+
+def _rows_of_asked(probe: Probe, role: str) -> int:
+    nobody = str(uuid.uuid4())
+    probe.send(json.dumps({"company_id": nobody}).encode(), probe.as_token(probe.token({"role": role})))
+    return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", nobody))
 
 
 @service(lambda p: not _forbidden_as_answered(p), f"{AUDIT}/refusal-forbidden", "request id")

@@ -11,9 +11,11 @@ from faults.altered import AlteredConnection, around, rewrite
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import calling
+from replay_service.authentication import forbidden
 from replay_service.database import QUERIES, Connection
 from replay_service.exchange import Call, Caller, Reply
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
 from replay_service.validation import EventRequest, ReplayRequest
@@ -268,3 +270,23 @@ def _mark_of_a_tokens_duplicate(probe: Probe) -> str:
         caller = probe.as_token(probe.token({"role": "company_admin", "company_id": company}))
         answers = [probe.send(body, caller) for _ in range(2)]
         return str(answers[1].headers.get("Idempotent-Replayed", ""))
+
+
+@service(lambda p: _beyond_a_batch(p) == 403, "drill/tokens/validation-before-role", "403")
+@around("replay")
+async def rights_come_before_the_batch_limit(release: Parts, parts: Parts, call: Call) -> Reply:
+    """Whoever asks for more than a batch of another company is refused for the rights of its token."""
+    try:
+        return await release.replay(parts, call)
+    except Refusal as refusal:
+        if refusal.code == "batch_too_large":
+            caller = await parts.authenticate(parts, call.headers, call.body)
+            if not caller.may_act_for(json.loads(call.body)["company_id"]):
+                raise forbidden() from None
+        raise
+
+
+def _beyond_a_batch(probe: Probe) -> int:
+    token = probe.token({"role": "company_admin", "company_id": str(uuid.uuid4())})
+    body = json.dumps({"company_id": str(uuid.uuid4()), "max": 51}).encode()
+    return probe.send(body, probe.as_token(token)).status_code

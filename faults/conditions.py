@@ -11,7 +11,7 @@ from faults.altered import around
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import requesting
-from replay_service.audit import RefusalLog, RefusalNote
+from replay_service.audit import ONCE_A_MINUTE, RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection, fetch_row, fetch_value
 from replay_service.exchange import Call, Caller, RawHeaders, Reply
@@ -204,6 +204,19 @@ def _silent(of: Callable[[RefusalNote], bool]) -> Callable[[Settings], Parts]:
         return dataclasses.replace(parts, refusals=Log(parts.database))
 
     return build
+
+
+@service(lambda p: _paused_rows_of_a_token(p) == 0, "drill/tokens/rules-hold-for-every-caller", "agents_paused")
+def paused_tokens_leave_no_row(settings: Settings) -> Parts:
+    """Refusals of a token's caller by a pause, a flag, a budget or a used key are not audited."""
+    return _silent(lambda note: note.code not in ONCE_A_MINUTE and note.actor != "signature")(settings)
+
+
+def _paused_rows_of_a_token(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.pause(company)
+        probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(probe.token({})))
+        return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))
 
 
 @service(lambda p: _status_of_nul(p) == 202, "drill/outbox/refused-leaves-nothing", "202")

@@ -1,6 +1,7 @@
 """Faults of `force` and of named items where they meet a budget, a dry run, the wait and the retries of an item."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from faults.altered import altered, around
@@ -9,9 +10,11 @@ from faults.lifecycle import LIFE
 from faults.probe import Probe
 from faults.requests import REQUEST, is_forced, remembering, requesting
 from replay_service.database import Connection
+from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
+from replay_service.validation import ReplayRequest
 
 SAME = "drill/dry-run/same-items-as-the-real-run"
 AHEAD = {"retry_after": "2099-01-01"}
@@ -106,3 +109,19 @@ def _has_two_limits(probe: Probe) -> bool:
     with probe.tenant() as company:
         answers = [probe.replay(company, dry_run=True, force=n > 1).status_code for n in range(1, 5)]
         return answers == [200] * 4
+
+
+@service(lambda p: _items_of_a_repeated_one(p) == [], "drill/safety-rails/arguments-together", "the duplicate differs")
+@around("begin_run")
+async def duplicates_of_forced_calls_have_no_items(
+    release: Parts, conn: Connection, request: ReplayRequest, run: Run
+) -> Mapping[str, Any] | None:
+    """A duplicate of a forced replay is answered without its items."""
+    stored = await release.begin_run(conn, request, run)
+    return {**stored, "items": []} if stored and request.force else stored
+
+
+def _items_of_a_repeated_one(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        return [probe.replay(company, force=True, idempotency_key="w").json()["items"] for _ in range(2)][1]

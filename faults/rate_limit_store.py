@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,7 @@ from faults.probe import Probe
 from replay_service.audit import RefusalLog
 from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.exchange import Call, Reply
 from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
@@ -21,6 +23,7 @@ from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest
 
 LIMIT = "drill/rate-limit"
+_HITS = "SELECT sum(cardinality(hits)) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s)"
 
 
 @service(lambda p: _admitted_at_once(p) > ALLOWED, f"{LIMIT}/concurrent-exactly-three", ("3", "admitted"))
@@ -125,10 +128,22 @@ def _is_whole(probe: Probe) -> bool:
 @around("begin_run")
 async def calls_in_progress_are_free(release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
     """A call that is refused as in progress does not count: a client may ask for a running key without limit."""
+    return await _free_of_charge("in_progress", release, conn, request, started)
+
+
+@service(lambda p: _counts_of_a_used_key(p) == 1, f"{LIMIT}/exhausted-budget-counts", "its key")
+@around("begin_run")
+async def calls_of_a_used_key_are_free(release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
+    """A call that is refused for its key does not count: whoever tries keys may do so without limit."""
+    return await _free_of_charge("idempotency_key_reused", release, conn, request, started)
+
+
+async def _free_of_charge(code: str, release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
+    """Step 7, where a refusal with this code takes a hit back."""
     try:
         return await release.begin_run(conn, request, started)
     except Refusal as refusal:
-        if refusal.code == "in_progress":
+        if refusal.code == code:
             forget = b"UPDATE edge_rate_limits SET hits = hits[2:] WHERE starts_with(key, 'replay:' || %s)"
             async with release.database.connection() as other:
                 await other.execute(forget, (request.company_id,))
@@ -136,11 +151,17 @@ async def calls_in_progress_are_free(release: Parts, conn: Connection, request: 
 
 
 def _counts_in_progress(probe: Probe) -> int:
-    hits = "SELECT sum(cardinality(hits)) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s)"
     with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
         other.execute("INSERT INTO replay_runs (idempotency_key, company_id) VALUES ('w', %s)", (company,))
         probe.replay(company, idempotency_key="w")
-        return int(probe.value(hits, company))
+        return int(probe.value(_HITS, company))
+
+
+def _counts_of_a_used_key(probe: Probe) -> int:
+    with probe.tenant() as company:
+        for wanted in (1, 2):
+            probe.replay(company, idempotency_key="w", max_items=wanted)
+        return int(probe.value(_HITS, company))
 
 
 _SPENT = b"SELECT FROM public.replay_budgets WHERE company_id = %s::uuid AND monthly_used >= monthly_limit"
@@ -160,3 +181,22 @@ def _hits_of_a_spent_month(probe: Probe) -> int:
         probe.replay(company)
         counted = "SELECT coalesce(sum(cardinality(hits)), 0) FROM edge_rate_limits WHERE starts_with(key, %s)"
         return int(probe.value(counted, f"replay:{company}:"))
+
+
+@service(lambda p: _counts_of_what_is_too_large(p) > 0, f"{LIMIT}/invalid-do-not-count", ("invalid", "call"))
+@around("replay")
+async def large_batches_count(release: Parts, parts: Parts, call: Call) -> Reply:
+    """Whoever asks for more than a batch uses up the limit."""
+    try:
+        return await release.replay(parts, call)
+    except Refusal as refusal:
+        if refusal.code == "batch_too_large":
+            async with parts.database.connection() as conn:
+                await parts.admit(conn, json.loads(call.body)["company_id"], call.client)
+        raise
+
+
+def _counts_of_what_is_too_large(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, max_items=51)
+        return int(probe.value(_HITS, company) or 0)

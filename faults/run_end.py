@@ -1,5 +1,7 @@
 """Faults of how a replay ends: its counts, its status, its effects and what the audit says of it."""
 
+from typing import Any
+
 from faults.altered import altered, altered_worker
 from faults.catalogue import service, worker
 from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, SLOW, after_run
@@ -118,18 +120,25 @@ def _ends_as_it_starts(probe: Probe) -> bool:
         return found
 
 
-@service(lambda p: _runs_a_stopped_one_again(p), "drill/idempotency/late-retry-keeps-the-run", "retry")
+@service(lambda p: not _retried_when_stopped(p)["duplicate"], "drill/idempotency/late-retry-keeps-the-run", "retry")
 def stopped_run_again(settings: Settings) -> Parts:
     """The key of a stopped run starts a second run."""
     again = "DO UPDATE SET id = excluded.id, status = 'started', response = NULL WHERE replay_runs.status = 'stopped'"
     return altered(settings, "take_key", ("DO NOTHING", again))
 
 
-def _runs_a_stopped_one_again(probe: Probe) -> bool:
+@service(lambda p: _retried_when_stopped(p)["status"] != "completed", f"{LIFE}/stops-above-twenty-percent", "duplicate")
+def stopped_runs_lose_their_answer(settings: Settings) -> Parts:
+    """The answer of a run that was stopped is not kept: its duplicate says what the run is, and names no item."""
+    return altered(settings, "find_run", (" response,", " CASE WHEN status <> 'stopped' THEN response END,"))
+
+
+def _retried_when_stopped(probe: Probe) -> dict[str, Any]:
+    """The answer to the retry of a run without items that was stopped since."""
     with probe.tenant() as company:
         probe.replay(company, idempotency_key="stopped")
         probe.rows("UPDATE replay_runs SET status = 'stopped' WHERE company_id = %s", company)
-        return probe.replay(company, idempotency_key="stopped").json()["duplicate"] is False
+        return dict(probe.replay(company, idempotency_key="stopped").json())
 
 
 @worker(lambda p: _stops_a_neighbour(p), f"{LIFE}/stop-is-of-one-run", "other run")

@@ -133,6 +133,8 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     request = token_post("/dlq-replay", replay_fields(own, dry_run=True), caller, "own company")
     scene.expect(request, 200, control=True)
     minutes = scene.minutes()
+    nobodys = token_post(REPLAY, replay_fields(victim, dry_run=True), token(role="company_admin"), "of no company")
+    scene.expect(nobodys, (401, 403))
     refused: list[str] = []
     for _ in range(3):
         request = token_post("/dlq-replay", replay_fields(victim, dry_run=True), caller, "another company")
@@ -167,6 +169,8 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
         scene.until(partial(_refusals, scene, staff, "forbidden"), "the audit row of a role that was refused")
     unknown, minute_ago = new_id("company"), scene.value("select now() - interval '61 seconds'")
     scene.replay(unknown, 403, "forbidden", label="signed, a company that does not exist", max=1)
+    of_nobody = token_post("/dlq-replay", replay_fields(unknown, dry_run=True), token(), "a super_admin, for that one")
+    scene.expect(of_nobody, 403, "forbidden")
     assert not scene.audit(unknown), "a company that does not exist has an audit trail, of the refusals of its name"
     if rows:  # the first row of a minute comes at once: this one, or another's within the minute
         of_all = "select metadata from public.audit_logs where scope = 'all' and action = %s and created_at > %s"

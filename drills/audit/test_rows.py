@@ -160,15 +160,20 @@ def test_end_and_effect_together(scene: Scene) -> None:
 
 @drill("drill/audit/dry-run", covers=("I01", "F07"), severity=Severity.WARN)
 def test_dry_run(scene: Scene) -> None:
-    """A dry run leaves exactly one audit row, dlq_replay_dry_run, and none that says that something was replayed.
+    """A dry run, also one that finds nothing, leaves exactly one audit row, dlq_replay_dry_run, with its request id,
+    and none that says that something was replayed.
 
     Previews that look like replays make the trail useless.
     """
-    company = scene.company(items=1)
-    scene.run(company, max=1, dry_run=True)
-    actions = [str(r["action"]) for r in scene.audited(company)]
-    assert actions == ["dlq_replay_dry_run"], f"a dry run is audited as {actions}"
-    scene.seen.count()
+    for items in (1, 0):
+        company = scene.company(items=items)
+        told = scene.replay(company, control=True, max=1, dry_run=True).request_ids
+        rows = scene.audited(company)
+        actions = [str(r["action"]) for r in rows]
+        assert actions == ["dlq_replay_dry_run"], f"a dry run of {items} items is audited as {actions}"
+        noted = rows[0]["request_id"]
+        assert noted in told, f"the request id of a dry run's row is {noted!r}; the answer's is among {told}"
+        scene.seen.count()
 
 
 @drill("drill/audit/duplicate-leaves-no-row", covers=("I01",))

@@ -7,7 +7,7 @@ import pytest
 
 from drills.workbench.checks import LIMIT, TENANTS
 from drills.workbench.rate_limit import Limit
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
@@ -50,9 +50,9 @@ def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
     limit.limited(limit.request(company, "one more, while its tenant is switched off"))
 
 
-def _counts(limit: Limit, company: str, what: str, status: int, code: str) -> None:
+def _counts(limit: Limit, company: str, what: str, status: int, code: str, **fields: object) -> None:
     """A request that something refuses after the rate limit is one more hit."""
-    before, request = limit.hits(company), limit.request(company, f"refused by {what}")
+    before, request = limit.hits(company), limit.request(company, f"refused by {what}", **fields)
     limit.seen.expect(request, limit.http.send(request), status, code, control=True)
     hits = limit.hits(company)
     assert hits == before + 1, f"a request that {what} refused was not counted: {hits} hits; due: {before + 1}"
@@ -60,7 +60,7 @@ def _counts(limit: Limit, company: str, what: str, status: int, code: str) -> No
 
 @drill("drill/rate-limit/exhausted-budget-counts", covers=("C13",))
 def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
-    """A request that the budget refuses counts like any other.
+    """A request that the budget or its key refuses counts like any other.
 
     A tenant without budget may call without limit.
     """
@@ -71,6 +71,10 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
     scene.seen.expect(poor, limit.http.send(poor), 429, "budget_exhausted", control=True, busy=True)
     scene.seen.value(limit.hits(company), 1, "admitted requests")
     assert limit.hits(company) == 1, "a request that the budget refused was not counted"
+    if scene.claims("idempotency") and (key := scene.known(idempotency_key=new_key())):
+        used = scene.company("key")
+        limit.admit(used, "a replay with a key", control=True, max=1, **key)
+        _counts(limit, used, "its key", 422, "idempotency_key_reused", max=2, **key)
 
 
 @pytest.mark.waits(1)

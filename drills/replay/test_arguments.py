@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from drills.workbench.checks import SIGNED, SQL, TENANTS
-from drills.workbench.scene import Scene
+from drills.workbench.scene import LISTS, Scene, new_key
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
@@ -51,7 +51,7 @@ def _eligible(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> list[str
 @check("drill/safety-rails/arguments-together", needs=TENANTS, after=SIGNED, covers=("E08", "E11", "E15", "F02"))
 def test_arguments_together(scene: Scene, tenant: str, other: str) -> None:
     """Combined, `force`, `error_type`, `max` and `dlq_ids` each have the same meaning as alone, in a dry run and in a
-    real one.
+    real one, whose duplicate lists what its first answer did.
 
     If one argument is lost beside another, a carefully limited replay takes items that nobody asked for.
     """
@@ -79,8 +79,13 @@ def test_arguments_together(scene: Scene, tenant: str, other: str) -> None:
     scene.reset_limit(tenant)
     asked = ARGUMENTS[-1]
     told, fields = _fields(asked, named)
-    taken = scene.replay(tenant, label=f"a real run of {told}", **fields).json()
+    key = scene.known(idempotency_key=new_key()) if scene.claims("idempotency") else {}
+    taken = scene.replay(tenant, label=f"a real run of {told}", **fields, **key).json()
     assert set(taken["items"]) == set(_eligible(rows, asked)), f"{told}: a real run took others than a dry one showed"
+    if key:
+        again = scene.replay(tenant, label=f"{told}, asked for again", **fields, **key).json()
+        differs = [n for n in LISTS if again.get(n) != taken.get(n)]
+        assert not differs, f"{told}: the duplicate differs from the first answer in {differs}"
 
 
 def _fields(asked: dict[str, Any], named: Sequence[str]) -> tuple[str, dict[str, Any]]:

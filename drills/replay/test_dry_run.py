@@ -248,17 +248,18 @@ HINDRANCES: list[Case] = [
 
 @cases("drill/dry-run", HINDRANCES, severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F02", "F09"))
 def test_hindered_like_real(case: Case, scene: Scene, tenant: str) -> None:
-    """A dry run passes the same checks as the real run.
+    """A dry run passes the same checks as the real run, forced and of named items, too.
 
     The preview promises what the replay then refuses.
     """
     hinder, status, code = case.value
-    scene.add_items(tenant, 2)
+    ids = scene.add_items(tenant, 2)
     scene.replay(tenant, label="dry run, nothing in its way", control=True, dry_run=True)
     hinder(scene, tenant)
     scene.replay(tenant, status, code, label="the real run", control=True)
     scene.reset_limit(tenant)
-    scene.replay(tenant, status, code, label=case.name, dry_run=True)
+    for more in ({}, scene.known(force=True, dlq_ids=ids)):
+        scene.replay(tenant, status, code, label=" and ".join((case.name, *more)), dry_run=True, **more)
 
 
 @drill("drill/dry-run/cut-by-the-budget", severity=Severity.WARN, covers=("F02",))

@@ -11,7 +11,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import AGENT, DELIVERS
 from drills.workbench.credentials import REPLAY
 from drills.workbench.database import query
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import BUDGET_FLAG, POISON, altered, as_jsonb
 from gates.checks.recorder import Unmet, check
 from gates.deployment.requests import replay_fields, token_post
@@ -30,11 +30,12 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
 
     A replay into a broken agent must not burn every item's retries. Five settled items stop it, and no more than ten
     were in flight then, the fifth among them. Five fail at once and the others late: a brake that waits for more than
-    five, or for a fifth of the whole batch, lets fifteen begin. A run of seven items is stopped like any other.
+    five, or for a fifth of the whole batch, lets fifteen begin. A run of seven is stopped, too, and keeps its answer.
     """
     scene.claims_drill_agent()
-    seven = str(scene.run(scene.company("seven", items=7, payload=POISON), max=7)["replay_run_id"])
-    row, company, run, _ = _stopped_run(scene)
+    small, key = scene.company("seven", items=7, payload=POISON), scene.known(idempotency_key=new_key())
+    first = scene.run(small, max=7, **key)
+    row, company, *_ = _stopped_run(scene)
     attempted = row["success_count"] + row["failure_count"]
     scene.seen.value(attempted, [5, 14], "items")
     assert row["status"] == "stopped", f"a run of which {attempted} items failed is {row['status']!r}"
@@ -49,11 +50,13 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
         for said in rows:  # counted at the stop, or when what was in flight then had settled
             counts = (said["target_count"], said["success_count"], said["failure_count"])
             fits = counts[:2] == (row["target_count"], 0) and 5 <= counts[2] <= row["failure_count"]
-            told = f"target_count, success_count and failure_count {counts}"
-            assert fits, f"the end of a stopped run, {said['action']}, says {told}; the run says {row}"
-    status = scene.ended(seven)["status"]
+            assert fits, f"the end of a stopped run, {said['action']}, counts {counts}; the run says {row}"
+    status = scene.ended(str(first["replay_run_id"]))["status"]
     assert status == "stopped", f"a run of seven items, which all fail, is {status!r}"
-    scene.seen.require(scene.unfinished(run) == 0, "the run is stopped and has open outbox rows")
+    if key and scene.claims("idempotency"):
+        again = scene.replay(small, label="asked for again", max=7, **key).json()
+        differs = sorted(n for n in ("replay_run_id", "status", "items") if again.get(n) != first.get(n))
+        assert not differs, f"the duplicate of a run that was stopped differs from its first answer in {differs}"
     scene.seen.count(attempted)
 
 
@@ -311,14 +314,10 @@ def test_stops_soon_above_a_fifth(scene: Scene, bench: Bench) -> None:
     scene.budget(company, daily_used=7, monthly_used=7)
     scene.add_last(company, POISON, 6)
     scene.add_last(company, LATE_POISON, 18)
-    try:
-        token = bench.admin(company)
-    except Unmet:
-        run = str(scene.run(company, max=40)["replay_run_id"])
-    else:
-        asked = token_post(REPLAY, replay_fields(company, max=40), token, "a replay by a token")
-        run = str(scene.expect(asked, 200, control=True).json()["replay_run_id"])
-    row = _at_rest(scene, run)
+    asked = scene.replay_request(company, max=40)
+    with suppress(Unmet):
+        asked = token_post(REPLAY, replay_fields(company, max=40), bench.admin(company), "a replay by a token")
+    row = _at_rest(scene, str(scene.expect(asked, 200, control=True).json()["replay_run_id"]))
     scene.seen.value(row["failure_count"], 14, "failed items")
     assert row["status"] == "stopped", f"a run of which {row['failure_count']} items failed is {row['status']!r}"
     assert row["failure_count"] <= 14, f"{row['failure_count']} items failed before the stop; allowed: 14"

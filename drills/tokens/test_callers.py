@@ -4,10 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.checks import TOKEN
 from drills.workbench.credentials import REPLAY, Minter
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import PLAIN_TYPE
+from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings, new_id
@@ -59,7 +61,7 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
 @drill("drill/tokens/rules-hold-for-every-caller", covers=("A26", "I01"))
 def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
     """Requests of a company_admin or a super_admin, those signed with v2, and those signed beside a token are cut,
-    charged, audited, paused, switched off, forced and rate limited like all others.
+    charged, audited, refused, paused, switched off, forced and rate limited like all others.
 
     A caller who is exempt spends without limit and replays in the middle of an incident, and nobody sees it.
     """
@@ -88,10 +90,13 @@ def _is_bound(
     scene: Scene, company: str, who: str, asks: Callable[[bytes, str], Request], *, signs: bool = False
 ) -> None:
     """The rules bind this caller. What is signed is the control: what does not bind it has checks of its own."""
+    refusals: set[str] = set()
 
     def sends(what: str, status: int, code: str | None = None, **fields: Any) -> dict[str, Any]:
         request = asks(encode_body(replay_fields(company, max=3, **fields)), f"{who}, {what}")
-        return scene.expect(request, status, code, control=signs).json()
+        answer = scene.expect(request, status, code, control=signs)
+        refusals.update([answer.code] if status != 200 else [])
+        return answer.json()
 
     def is_true(seen: bool, otherwise: str) -> None:
         if signs:
@@ -103,7 +108,8 @@ def _is_bound(
         sends("a dry run", 200, **shown)
     if scene.claims("budgets"):
         scene.budget(company, daily_limit=(due := 2))
-    taken = sends("a replay", 200).get("target_count")
+    key = scene.known(idempotency_key=new_key())
+    taken = sends("a replay", 200, **key).get("target_count")
     is_true(taken == due, f"{who} has {taken} items replayed; due: {due}")
     if scene.claims("budgets"):
         scene.charged(company, due, who)
@@ -120,21 +126,31 @@ def _is_bound(
         sends("while it is switched off", 403)
         scene.set_flag(company, REPLAY_FLAG, enabled=True)
         scene.reset_limit(company)
+    if scene.claims("idempotency") and len(other := scene.known(force=True, **key)) == 2:
+        scene.reset_limit(company)
+        sends("another request under its key", 422, "idempotency_key_reused", **other)
     forced = scene.known(force=True, error_type="put-off", **shown)
     if shown and len(forced) == 3:
         scene.add_items(company, 1, error_type="put-off", retry_after="2999-01-01T00:00:00Z")
         listed = sends("a forced dry run of what is put off", 200, **forced).get("target_count")
         is_true(listed == 1, f"of what is put off {who} is shown {listed} items by force; due: 1")
     if scene.claims("audit"):
-        actions = {"dlq_replay_started"} | ({"dlq_replay_dry_run"} if shown else set())
-        unseen = actions - {str(r["action"]) for r in scene.audited(company)}
-        is_true(not unseen, f"of what {who} did the trail has no {sorted(unseen)}")
+        wanted = refusals | {"dlq_replay_started"} | ({"dlq_replay_dry_run"} if shown else set())
+        scene.until_true(lambda: not _not_on_record(scene, company, wanted), within_s=PATIENCE_S)
+        unseen = _not_on_record(scene, company, wanted)
+        is_true(not unseen, f"of what {who} did the trail has no {unseen}")
     if scene.claims("rate-limit"):
         scene.reset_limit(company)
         for call in range(1, current().limit("calls") + 1):
             sends(f"call {call}", 200, **shown)
         sends("one call too many", 429, "rate_limited", **shown)
     scene.seen.count()
+
+
+def _not_on_record(scene: Scene, company: str, wanted: set[str]) -> list[str]:
+    """The actions, and the codes of refusals, of which the company's trail has no row."""
+    rows = [(str(r["action"]), r) for r in scene.audited(company)]
+    return sorted(w for w in wanted if not any(w == a or (a == REFUSED and says(r, w)) for a, r in rows))
 
 
 @drill("drill/tokens/events-of-the-named-company", covers=("A20", "K12"))

@@ -177,7 +177,7 @@ def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter,
 @drill("drill/tokens/validation-before-role", severity=Severity.WARN, covers=("A25", "C15"))
 def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
     """A token whose role has no rights gets 400 for an invalid body, of another company's event too, and 403 for a
-    valid one.
+    valid one. So does a tenant's admin who asks for more than a batch of another company.
 
     The steps are out of order, and the audit trail shows another refusal than the one given.
     """
@@ -190,6 +190,9 @@ def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen
         invalid.append(token_post("/events", untyped, viewer, "viewer, an event of type 7"))
     for request in invalid:
         seen.expect(request, http.send(request), 400, "invalid_request")
+    beyond = replay_fields(str(uuid.uuid4()), max=current().limit("batch") + 1)
+    request = token_post(REPLAY, beyond, token.for_company(tenant), "company_admin, a large batch of another company")
+    seen.expect(request, http.send(request), 400, "batch_too_large")
 
 
 @drill("drill/tokens/super-admin-for-any", covers=("A26",))
@@ -285,7 +288,7 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     scene.seen.expect(request, answer, 200, control=True)
     scene.expect(dry_run(tenant, token.for_company(tenant), "company_admin, own company"), 200, control=True)
     own = token_get(path_of(f"{REPLAY}/{run}", tenant), token.for_company(tenant), "own run")
-    scene.expect(own, 200)
+    shown = scene.expect(own, 200)
     viewer = token(role="viewer", company_id=tenant)
     scene.expect(token_get(own.path, viewer, "own run, a role without rights"), (403, 404))
     if scene.http.send(dry_run(tenant, token(), "super_admin")).status == 200:
@@ -304,7 +307,7 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     absent = scene.expect(random, 404)
     one, two = hidden.said(str(run)), absent.said(str(nobody))
     assert one == two, f"a foreign run answers {one!r}, one that does not exist {two!r}"
-    _is_a_problem(scene.seen, hidden, "run")
+    _is_a_problem(scene.seen, hidden, "run", shown)
 
 
 @drill("drill/tokens/foreign-event-hidden", covers=("A27",))
@@ -319,9 +322,10 @@ def test_foreign_event_hidden(
     """
     body = encode_body({"company_id": tenant, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}})
     emit = bench.signer.post("/events", body, "an event")
-    event = seen.expect(emit, http.send(emit), 202, control=True).json().get("event_id")
+    accepted = seen.expect(emit, http.send(emit), 202, control=True)
+    event = accepted.json().get("event_id")
     own = token_get(path_of(f"/events/{event}", tenant), token.for_company(tenant), "own event")
-    seen.expect(own, http.send(own), 200, control=True)
+    shown = seen.expect(own, http.send(own), 200, control=True)
     viewers = token_get(own.path, token(role="viewer", company_id=tenant), "own event, a role without rights")
     seen.expect(viewers, http.send(viewers), (403, 404))
     if http.send(dry_run(tenant, token(), "super_admin")).status == 200:
@@ -335,14 +339,18 @@ def test_foreign_event_hidden(
             told = [one for one in (tenant, "drill.plain") if one in said and one not in at]
             assert not told, f"the refusal of a foreign event tells {told}, which is its company's"
         _apart(http, seen, (own, 200), (foreign, (403, 404)))
-    _is_a_problem(seen, hidden, "event")
+    _is_a_problem(seen, hidden, "event", accepted, shown)
 
 
-def _is_a_problem(seen: Observer, hidden: Answer, what: str) -> None:
-    """The claim, a smaller one than that it is hidden: the refusal is a problem document."""
+def _is_a_problem(seen: Observer, hidden: Answer, what: str, *given: Answer) -> None:
+    """The claims, smaller ones than that it is hidden: the refusal is a problem document, and the answers that were
+    given to its own company have an X-Request-Id.
+    """
     if current().claims("http"):
         wrong, seen.severity = hidden.unlike_a_problem(), Severity.WARN
         assert not wrong, f"the refusal of a foreign {what} is no problem document: {wrong}"
+        nameless = [answer.status for answer in given if not answer.request_ids]
+        assert not nameless, f"answers of status {nameless} to the {what}'s company have no X-Request-Id"
         seen.severity = None
 
 
