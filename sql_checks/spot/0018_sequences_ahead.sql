@@ -17,7 +17,7 @@ with {{contract_tables}}, {{contract_parts}}, used(column_name, highest, lowest)
   from used u
   join pg_attribute a on a.attrelid = to_regclass(left(u.column_name, -1 - length((parse_ident(u.column_name))[3])))
     and a.attname = (parse_ident(u.column_name))[3]
-  where u.highest ~ '^-?[0-9]{1,18}$'
+  where u.highest ~ '^-?[0-9]{1,19}$'
 ), fed as (
   -- owned by the column, or named in its default; one that counts down is to be below what is in use
   select distinct n.column_name, s.oid, q.*, case when q.seqincrement > 0 then n.highest else n.lowest end as last_id
@@ -48,7 +48,7 @@ union all
 select n.column_name, format('%s is in use, and an %s holds %s at most', n.highest, k.type, k.most), null
 from numbered n
 join pg_attribute a on a.attrelid = n.attrelid and a.attnum = n.attnum
-join (values ('smallint', 32767), ('integer', 2147483647)) k(type, most) on k.type = format_type(a.atttypid, null)
+join (values ('smallint', 32767), ('integer', 2147483647), ('bigint', 9223372036854775807)) k(type, most) on k.type = format_type(a.atttypid, null)
 where n.highest::bigint > 0.8 * k.most
   and not exists (select from fed where fed.column_name = n.column_name and has_sequence_privilege(fed.oid, 'USAGE, SELECT'))
 union all

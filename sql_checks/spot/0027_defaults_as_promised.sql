@@ -1,7 +1,8 @@
 -- id: sql/spot/defaults-as-promised
 -- claim: What a row has that does not say it is what the contract promises: times of now, ids of its own, its own transaction, budgets of
---   500 and 10000, letters that wait for a replay; keys and error types of 200 characters fit,
---   times are kept to the millisecond, and payloads are jsonb.
+--   500 and 10000 of which nothing is used, letters that wait for a replay, events that are due and not at their end, flags and pauses
+--   of everybody; and no column is asked for that a row may leave out. Keys and error types of 200 characters fit, times are kept to the
+--   millisecond, and payloads are jsonb.
 -- cost: A producer that leaves a column out writes a row with a wrong day, one that no replay takes, or one taken for another.
 -- severity: warn
 -- reads: catalogue
@@ -17,6 +18,10 @@ with promised(kind, name) as (
          ('own', 'public.event_outbox.replay_run_id'),
          ('own', 'public.replay_runs.id'), ('own', 'public.replay_runs.idempotency_key'), ('own', 'public.audit_logs.id'),
          ('own', 'public.events.txid'), ('own', 'public.event_outbox.txid'), ('own', 'public.replay_runs.txid'), ('own', 'public.audit_logs.txid'),
+         ('due', 'public.event_outbox.claimed_until'), ('open', 'public.event_outbox.processed_at'), ('open', 'public.event_outbox.dead_at'),
+         ('open', 'public.replay_runs.completed_at'), ('fleet', 'public.feature_flags.company_id'), ('fleet', 'public.agent_controls.company_id'),
+         ('first', 'public.event_outbox.attempts'), ('first', 'public.dead_letter_queue.retry_count'),
+         ('0', 'public.replay_budgets.daily_used'), ('0', 'public.replay_budgets.monthly_used'),
          ('500', 'public.replay_budgets.daily_limit'), ('10000', 'public.replay_budgets.monthly_limit'),
          ('tries', 'public.dead_letter_queue.max_retries'), ('waits', 'public.dead_letter_queue.status'),
          ('exact', 'public.edge_rate_limits.hits'), ('exact', 'public.dead_letter_queue.retry_after'),
@@ -57,7 +62,8 @@ select name as subject,
             when kind = 'jsonb' then format('is of type %s', type)
             else format('the default is %s', expression) end as detail,
        case kind when 'now' then 'the time of the row is due' when 'due' then 'the time of the row, or an earlier one, is due'
-                 when 'own' then 'each row needs one of its own' when 'tries' then 'no replay takes such a letter'
+                 when 'own' then 'each row needs one of its own' when 'open' then 'a row has not ended when it comes'
+                 when 'fleet' then 'a row that names no tenant is everybody''s' when 'first' then 'nothing was tried yet' when 'tries' then 'no replay takes such a letter'
                  when 'waits' then 'no replay takes such a letter' when 'key' then null when 'error' then null when 'jsonb' then 'jsonb is due'
                  when 'exact' then 'a time of now is due now, and in its order' else kind || ' is due' end as witness
 from given
@@ -73,18 +79,56 @@ where case when kind in ('now', 'due') then
              -- or of a zone that it names
              or name ~ 'replay_budgets' and substring(lower(expression) from '(?:time zone|timezone\()\W*''([^'']+)''')
                   !~* '^(etc/)?(utc|gmt|uct|zulu|universal|greenwich|z|[+-]?0+(:00)*)$'
+             -- or one of minutes ahead
+             or name ~ '_outbox' and substring(expression from '\+ ''([^'']+)''::interval')::interval > '2 s'
              or constant ~ '^(infinity|\d{4}-\d\d)' and (kind = 'now' or constant !~ '^(0|19[0-6]|1970)')
              or kind = 'now' and expression ~* ('^\(*(now|clock_timestamp|statement_timestamp|transaction_timestamp|current_timestamp)(\(\))?\)* '
                                                 || case when name = 'public.dead_letter_queue.retry_after' then '\+ ' else '[-+] ' end)
              or kind = 'now' and name <> 'public.dead_letter_queue.retry_after' and expression ~* '^\(*(current_date|date_trunc\(''(hour|day)'')'
-           when kind = 'own' then constant is not null
+           when kind in ('own', 'fleet') then constant is not null
+           when kind = 'open' then expression ~* '\m(now|\w+_timestamp)\(|\mcurrent_(date|timestamp)\M' or constant !~ '^(0|19[0-6]|1970)'
+           when kind = 'first' then constant !~ '^[01]$'
            when kind = 'tries' then constant = '0'
            when kind = 'waits' then constant in ('replaying', 'resolved', 'discarded')
            when kind = 'exact' then atttypid = 'date'::regtype or digits between 0 and 2
            when kind = 'key' then most < {{limit_key_length}}
            when kind = 'error' then most < 200
            when kind = 'jsonb' then atttypid <> 'jsonb'::regtype
-           else constant <> kind end;
+           else constant <> kind end
+union all
+select format('%s.%s', c.oid::regclass, a.attname),
+       case when a.attnotnull then 'is NOT NULL, and has no default' else 'has no default' end, 'a row may leave it out'
+from (
+  -- a row gives these, and has these others in any case
+  values ('public.events', array['public.events.company_id', 'public.events.event_type', 'public.events.aggregate_key', 'public.events.payload',
+                                 'public.events.path'], null::text[]),
+         ('public.feature_flags', array['public.feature_flags.key', 'public.feature_flags.company_id', 'public.feature_flags.enabled',
+                                        'public.feature_flags.rollout_percentage'], null),
+         ('public.agent_controls', array['public.agent_controls.company_id', 'public.agent_controls.agents_paused'], null),
+         ('public.replay_budgets', array['public.replay_budgets.company_id'],
+          array['public.replay_budgets.daily_limit', 'public.replay_budgets.monthly_limit']),
+         ('public.edge_rate_limits', array['public.edge_rate_limits.key', 'public.edge_rate_limits.hits'], null),
+         ('public.replay_runs', array['public.replay_runs.idempotency_key', 'public.replay_runs.company_id', 'public.replay_runs.actor',
+                                      'public.replay_runs.payload_hash', 'public.replay_runs.status'], null),
+         ('public.audit_logs', array['public.audit_logs.action', 'public.audit_logs.actor', 'public.audit_logs.scope'], null),
+         ('public.agent_tasks', array['public.agent_tasks.company_id', 'public.agent_tasks.agent_name', 'public.agent_tasks.status'], null),
+         ('public.event_outbox', array['public.event_outbox.company_id', 'public.event_outbox.event_type', 'public.event_outbox.payload'],
+          array['public.event_outbox.event_id', 'public.event_outbox.txid']),
+         ('public.dead_letter_queue', array['public.dead_letter_queue.company_id', 'public.dead_letter_queue.event_type',
+                                            'public.dead_letter_queue.payload', 'public.dead_letter_queue.error_type'],
+          array['public.dead_letter_queue.status', 'public.dead_letter_queue.retry_count', 'public.dead_letter_queue.max_retries',
+                'public.dead_letter_queue.retry_after'])
+) asked(table_name, given, always)
+join pg_class c on c.oid = to_regclass(asked.table_name) and c.relkind in ('r', 'p')
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and not a.atthasdef and a.attidentity = ''
+join pg_type t on t.oid = a.atttypid and t.typdefault is null
+where (a.attnotnull and not exists (select from unnest(given) g where (parse_ident(g))[3] = a.attname)
+    or exists (select from unnest(always) g where (parse_ident(g))[3] = a.attname))
+  -- what a trigger may give it, is not judged
+  and not exists (
+    select from pg_trigger g join pg_proc f on f.oid = g.tgfoid join pg_language l on l.oid = f.prolang
+    where g.tgrelid = c.oid and g.tgenabled in ('O', 'A') and g.tgtype & 7 = 7
+      and (l.lanname <> 'plpgsql' or f.prosrc ~* format('\mnew\s*:?=|populate_record|\m%s\M', regexp_replace(a.attname, '\W', '.', 'g'))));
 
 -- seen:
 with promised(name) as (

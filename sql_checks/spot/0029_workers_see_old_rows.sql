@@ -1,5 +1,6 @@
 -- id: sql/spot/workers-see-old-rows
--- claim: No policy hides from service and worker, by age, attempts, content or one tenant's name alone, what is still to be delivered or replayed.
+-- claim: No policy hides from service and worker, by age, attempts, content or one tenant's name alone, what is still to be delivered or
+--   replayed; none hides everything, and a policy shows the worker the rows of the outbox that it may change.
 -- cost: What waits for longer, over a pause or a backlog, is never delivered, and nobody sees it wait.
 -- severity: warn
 -- reads: catalogue
@@ -30,11 +31,34 @@ with waiting(name, age, finished, content) as (
   join pg_roles r on r.rolname in ('replay_service', 'replay_worker') and not r.rolbypassrls and not r.rolsuper
     and (0 = any(p.polroles) or exists (select from unnest(p.polroles) o where o <> 0 and pg_has_role(r.oid, o, 'MEMBER')))
   cross join lateral (select pg_get_expr(p.polqual, p.polrelid) as expression) x
+), bound as (
+  -- who changes the rows of a table itself, and whom its policies bind
+  select w.name, c.oid as table_oid, r.oid, r.rolname
+  from waiting w
+  join pg_class c on c.oid = to_regclass(w.name) and c.relrowsecurity
+  join pg_roles r on r.rolname in ('replay_service', 'replay_worker') and not r.rolbypassrls and not r.rolsuper
+    and has_any_column_privilege(r.oid, c.oid, 'UPDATE') and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'USAGE'))
+  where not exists (
+    select from pg_proc f
+    where f.prosecdef and has_function_privilege(r.oid, f.oid, 'EXECUTE') and f.prosrc ~ ('\m' || regexp_replace(c.relname, '\W', '.', 'g') || '\M'))
+), applied as (
+  select b.*, p.polname, p.polpermissive, pg_get_expr(p.polqual, p.polrelid) as expression
+  from bound b
+  join pg_policy p on p.polrelid = b.table_oid and p.polcmd in ('r', '*')
+    and (0 = any(p.polroles) or exists (select from unnest(p.polroles) o where o <> 0 and pg_has_role(b.oid, o, 'MEMBER')))
 )
 select format('%s policy %s', name, polname) as subject, format('shows %s only a part of what waits', rolname) as detail, expression as witness
 from shown s
 where hides and not (polpermissive and exists (
-  select from shown o where o.name = s.name and o.rolname = s.rolname and o.polpermissive and not o.hides));
+  select from shown o where o.name = s.name and o.rolname = s.rolname and o.polpermissive and not o.hides))
+union all
+select format('%s policy %s', name, polname), format('hides every row from %s', rolname), expression
+from applied where not polpermissive and expression = 'false'
+union all
+select name, format('%s may change its rows, and no policy shows it one', rolname), null
+from bound b
+where name = 'public.event_outbox' and rolname = 'replay_worker'
+  and not exists (select from applied a where a.polpermissive and (a.name, a.oid) = (b.name, b.oid));
 
 -- seen:
 select count(*) as seen from pg_policy

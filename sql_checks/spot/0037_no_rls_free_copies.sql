@@ -22,6 +22,15 @@ where c.relkind in ('m', 'f')
                   join pg_rewrite w on w.oid = d.objid and w.ev_class = c.oid
                   where t.name <> 'public.companies' and (a.atttypid = 'uuid'::regtype
                     or pg_get_viewdef(c.oid) ~ format('\m%s\)*::(text|character varying) AS "?%s\M', k.attname, a.attname)))
+                -- or a text that was made of a payload or a message, row by row
+                or pg_get_viewdef(c.oid) !~* '\mgroup by\M' and format_type(a.atttypid, null) ~ '^(text|json|xml|bytea|character)' and exists (
+                  select from pg_rewrite w
+                  join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                  join unnest(array['public.events.payload', 'public.event_outbox.payload', 'public.dead_letter_queue.payload',
+                                    'public.dead_letter_queue.error_message', 'public.audit_logs.metadata']) p(name) on true
+                  cross join lateral parse_ident(p.name) i(words)
+                  join pg_attribute k on k.attrelid = to_regclass(quote_ident(words[1]) || '.' || quote_ident(words[2])) and k.attname = words[3]
+                  where w.ev_class = c.oid and d.refobjid = k.attrelid and d.refobjsubid = k.attnum)
                 -- or whatever of a table that elsewhere has the name of one of ours
                 or exists (select from pg_foreign_table t, pg_options_to_table(t.ftoptions) o, contract
                            where t.ftrelid = c.oid and o.option_name in ('table_name', 'table') and contract.tenant is not null

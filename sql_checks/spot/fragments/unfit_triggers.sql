@@ -18,6 +18,13 @@
       -- one that asks for the old row may spare writes that change nothing, or guard rows that have ended
       or tgtype::int & 16 <> 0 and body !~ '\mold\M')
   union all
+  -- what resets a limit, or an item that a stopped run did not attempt, stays when it is deleted
+  select t.*, 'keeps rows that are deleted'
+  from trigger_bodies t
+  where tgenabled in ('O', 'A') and tgtype::int & 8 <> 0 and tgrelid in (to_regclass('public.edge_rate_limits'), to_regclass('public.event_outbox'))
+    and body !~ '\m(if|case|tg_op|insert|update|delete|execute|perform|call|exception)\M' and tgqual is null
+    and body ~ case when tgtype::int & 3 = 3 then '\mreturn\s+null\M|\mraise\M' else '\mraise\M' end
+  union all
   -- what is new has ended before anybody worked on it, is never due, empty, or of one tenant, whoever's it was; one that looks at
   -- other rows may end duplicates
   select t.*, 'ends rows as they come, or changes what they say'
