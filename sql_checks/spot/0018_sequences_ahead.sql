@@ -35,7 +35,7 @@ from fed
 -- unknown where this login has no right to look; PostgreSQL 15 and 16 refuse the query
 cross join lateral (select has_sequence_privilege(fed.oid, 'USAGE, SELECT') as may_look) m
 cross join lateral (select case when may_look then pg_sequence_last_value(fed.oid) end as last_value) l
-where may_look and sign(seqincrement) * (coalesce(last_value, seqstart - sign(seqincrement)::bigint) - last_id::bigint) < 0
+where may_look and sign(seqincrement) * (coalesce(last_value, seqstart - sign(seqincrement)::bigint) - last_id::numeric) < 0
 union all
 select column_name, format('%s starts again after %s (CYCLE)', oid::regclass, seqmax), null
 from fed
@@ -49,7 +49,7 @@ select n.column_name, format('%s is in use, and an %s holds %s at most', n.highe
 from numbered n
 join pg_attribute a on a.attrelid = n.attrelid and a.attnum = n.attnum
 join (values ('smallint', 32767), ('integer', 2147483647), ('bigint', 9223372036854775807)) k(type, most) on k.type = format_type(a.atttypid, null)
-where n.highest::bigint > 0.8 * k.most
+where n.highest::numeric > 0.8 * k.most
   and not exists (select from fed where fed.column_name = n.column_name and has_sequence_privilege(fed.oid, 'USAGE, SELECT'))
 union all
 select format('%s.%s', a.attrelid::regclass, a.attname), format('%s may insert rows, and not use %s of their default', r.rolname, used.name), null
