@@ -12,7 +12,7 @@ from faults.catalogue import service, worker
 from faults.outbox import LATER, is_done, put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
-from replay_service.database import Connection
+from replay_service.database import QUERIES, Connection
 from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
@@ -151,6 +151,33 @@ async def sent_again_during_a_pause(
     if is_known:
         await conn.execute(_ANEW, (event_id,))
     return path, is_known
+
+
+@service(lambda p: _is_done_while_held(p), "drill/flags/sent-again-on-the-other-path", "held")
+@around("emit")
+async def held_events_are_done_when_sent_again(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    """A held event that is sent again while its tenant's outbox is off takes the direct path, too."""
+    path, is_known = await release.emit(conn, request, event_id)
+    row = await (await conn.execute(QUERIES["event_path"], {"company_id": request.company_id})).fetchone()
+    if is_known and row and row[0] == "direct":
+        await conn.execute(_DONE, (request.company_id, event_id))
+    return path, is_known
+
+
+_DONE = b"""INSERT INTO public.agent_tasks (company_id, agent_name, event_id, status)
+    VALUES (%s, 'direct', %s, 'completed') ON CONFLICT DO NOTHING"""
+
+
+def _is_done_while_held(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.pause(company)
+        event = str(probe.event(company).json()["event_id"])
+        probe.switch_off(company)
+        probe.rows("DELETE FROM agent_controls WHERE company_id = %s", company)
+        probe.event(company, event_id=event)
+        return bool(probe.rows("SELECT 1 FROM agent_tasks WHERE event_id = %s", event))
 
 
 def _is_in_the_outbox(probe: Probe) -> bool:
