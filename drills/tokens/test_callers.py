@@ -181,8 +181,10 @@ def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     if scene.claims("pause"):
         scene.pause(named)
         held = token_post("/events", {**fields, "company_id": named}, caller, "an event of a paused company")
+        signed = scene.emit(named).get("path")
+        scene.seen.require(signed == "outbox", f"a signed event takes the path {signed!r} while its company is paused")
         path = scene.expect(held, 202).json().get("path")
-        assert path == "outbox", f"an event of a token takes the path {path!r} while its company is paused; due: outbox"
+        assert path == signed, f"an event of a token takes the path {path!r} while its company is paused; due: outbox"
     for table, column in (("events", "id"), ("event_outbox", "event_id"), ("agent_tasks", "event_id")):
         rows = scene.rows(f"select company_id::text as company from public.{table} where {column} = %s", event)
         owners = {str(r["company"]) for r in rows}
