@@ -17,10 +17,8 @@ from gates.proof.workbench.programs import FinishedProgram, clean, last_words, r
 from gates.verdict import Action, Decision, Effect, Finding, Verdict
 
 FACTS: dict[str, JsonValue] = {
-    "release": "r1",
-    "target": "staging",
+    **record.facts_of(Policy(target=TargetKind.STAGING, release="r1")),
     "started_at": "2025-01-13T12:00:00.000+00:00",
-    "policy": Policy(target=TargetKind.STAGING).to_json(),
 }
 FINISHED: dict[str, JsonValue] = {
     "decided_at": "2025-01-13T12:00:00.000+00:00",
