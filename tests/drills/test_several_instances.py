@@ -30,7 +30,7 @@ class _TwoInstances:
     ) -> None:
         self.in_a_row = in_a_row
         self.turn, self.counts, self.tells_apart, self.every = 0, counts, tells_apart, every
-        self.together, self.hidden, self.refused = together, hidden, False
+        self.together, self.hidden, self.refused, self.others = together, hidden, False, 0
         self.seen = [Counter({"started": 40}), Counter({"started": 17})]
 
     def __call__(self, sent: Sent, forward: Forward) -> Reply:
@@ -43,6 +43,7 @@ class _TwoInstances:
             return reply
         if self.every and self.turn % self.every == 0:
             own["started"] += 1  # somebody else's call
+            self.others += 1
         kept = [line for line in reply.body.splitlines() if b"_total" not in line and b"_count" not in line]
         for process, shown in enumerate(self.seen if self.together else [own]):
             of_it = f',pid="{process}"' if self.together else ""
@@ -114,3 +115,4 @@ def test_counts_of_several_instances_are_added(
         found = examine({**variables, "BASE_URL": url}, list(checks.values()), tmp_path)
     seen = {name: found[check].outcome for name, check in checks.items()}
     assert seen == outcomes, {check: e.message for check, e in found.items()}
+    assert bool(instances.others) is bool(instances.every), "others were to call, and none did"

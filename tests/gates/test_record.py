@@ -58,7 +58,11 @@ def test_a_run_of_something_else_is_named_by_what_it_lacks(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"max_age_minutes": 60', '"max_age_minutes": 1440'), ('"target": "staging"', '"target": "production"')],
+    [
+        ('"max_age_minutes": 60', '"max_age_minutes": 1440'),
+        ('"target": "staging"', '"target": "production"'),
+        ('"release": "', '"release": "another-'),
+    ],
 )
 def test_a_run_whose_policy_is_that_of_another_yields_no_verdict(old: str, new: str, tmp_path: Path) -> None:
     """Its digest, its release and its kind of target stand beside the policy: what was mixed or softened shows."""
