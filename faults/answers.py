@@ -56,7 +56,7 @@ def pages_have_no_request_id(settings: Settings) -> Parts:
     return _nameless(lambda path, _status: path.endswith(("/metrics", "/openapi.json")))(settings)
 
 
-@service(lambda p: _is_accepted_without_an_id(p), "drill/tokens/foreign-event-hidden", "X-Request-Id")
+@service(lambda p: _is_accepted_without_an_id(p), "drill/tokens/foreign-event-hidden", "X-Request-Id", decision="hold")
 def accepted_events_have_no_request_id(settings: Settings) -> Parts:
     """The answer to an accepted event has no X-Request-Id."""
     return _nameless(lambda _path, status: status == 202)(settings)
@@ -67,7 +67,7 @@ def _is_accepted_without_an_id(probe: Probe) -> bool:
         return "x-request-id" not in probe.event(company).headers
 
 
-@service(lambda p: _is_read_without_an_id(p), "drill/tokens/foreign-run-hidden", "X-Request-Id")
+@service(lambda p: _is_read_without_an_id(p), "drill/tokens/foreign-run-hidden", "X-Request-Id", decision="hold")
 def runs_are_shown_without_a_request_id(settings: Settings) -> Parts:
     """The answer to a read of a run has no X-Request-Id."""
     return _nameless(lambda path, status: status == 200 and "/dlq-replay/" in path)(settings)

@@ -74,13 +74,14 @@ def _without_store(probe: Probe) -> int:
 @service(lambda p: _forgets_within_seconds(p), f"{LIMIT}/refusal-changes-nothing", "no row")
 def young_rows_are_cleaned_up(settings: Settings) -> Parts:
     """A cleanup job deletes full rate-limit rows every second, even current ones."""
-    return _cleaning(settings, b"count = 3 AND hits[3] >= now() - interval '1 minute'")
+    # not within a second of the last call: else the refusals of the drill may find no row, which names another cause
+    young = b"hits[3] BETWEEN now() - interval '1 minute' AND now() - interval '1 second'"
+    return _cleaning(settings, b"count = 3 AND " + young)
 
 
 @service(lambda p: _forgets_within_seconds(p, "2 minutes"), f"{LIMIT}/refusal-changes-nothing", "no row")
 def rows_are_cleaned_up_by_their_first_call(settings: Settings) -> Parts:
     """A cleanup job deletes full rate-limit rows by their first call, even if later calls still count."""
-    # not within a second of the last call: else the refusals of the drill may find no row, which names another cause
     old = b"window_start < now() - interval '1 minute' AND hits[3] < now() - interval '1 second'"
     return _cleaning(settings, b"count = 3 AND " + old)
 

@@ -250,27 +250,21 @@ def test_service_asks_the_function(scene: Scene) -> None:
     A service that reads the table by itself, and only `enabled`, gives the canary to everybody.
     """
     company = scene.company(items=1)
-    said = partial(scene.value, "select public.is_feature_enabled(%s, %s::uuid)")
-    for percentage in (1, 99):
-        scene.set_flag(company, OUTBOX_FLAG, enabled=True, percentage=percentage)
-        path = "outbox" if said(OUTBOX_FLAG, company) else "direct"
+    for percentage, is_in in scene.both_sides(company, OUTBOX_FLAG):
+        path = "outbox" if is_in else "direct"
         got = scene.emit(company)["path"]
         assert got == path, f"at {percentage} % the function says the path {path!r}, and the event took {got!r}"
-        due = (200, None) if path == "outbox" else (403, "feature_disabled")
+        due = (200, None) if is_in else (403, "feature_disabled")
         scene.replay(company, *due, label=f"the outbox at {percentage} %", dry_run=True)
     scene.reset_limit(company)
-    scene.set_flag(company, OUTBOX_FLAG, enabled=True)
-    for percentage in (1, 99):
-        scene.set_flag(company, REPLAY_FLAG, enabled=True, percentage=percentage)
-        due = (200, None) if said(REPLAY_FLAG, company) else (403, "feature_disabled")
+    for percentage, is_in in scene.both_sides(company, REPLAY_FLAG):
+        due = (200, None) if is_in else (403, "feature_disabled")
         scene.replay(company, *due, label=f"replays at {percentage} %", dry_run=True)
-    scene.set_flag(company, REPLAY_FLAG, enabled=True)
     if scene.claims("budgets"):
         scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
         scene.reset_limit(company)
-        for percentage in (1, 99):
-            scene.set_flag(company, BUDGET_FLAG, enabled=True, percentage=percentage)
-            due = (429, "budget_exhausted") if said(BUDGET_FLAG, company) else (200, None)
+        for percentage, is_in in scene.both_sides(company, BUDGET_FLAG):
+            due = (429, "budget_exhausted") if is_in else (200, None)
             scene.replay(company, *due, label=f"budget control at {percentage} %", dry_run=True)
     scene.seen.control("each flag was asked for on both sides of a percentage")
 

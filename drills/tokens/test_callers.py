@@ -126,14 +126,14 @@ def _is_bound(
         sends("while it is switched off", 403)
         scene.set_flag(company, REPLAY_FLAG, enabled=True)
         scene.reset_limit(company)
-    if scene.claims("idempotency") and len(other := scene.known(force=True, **key)) == 2:
-        scene.reset_limit(company)
-        sends("another request under its key", 422, "idempotency_key_reused", **other)
     forced = scene.known(force=True, error_type="put-off", **shown)
     if shown and len(forced) == 3:
         scene.add_items(company, 1, error_type="put-off", retry_after="2999-01-01T00:00:00Z")
         listed = sends("a forced dry run of what is put off", 200, **forced).get("target_count")
         is_true(listed == 1, f"of what is put off {who} is shown {listed} items by force; due: 1")
+    if scene.claims("idempotency") and len(other := scene.known(force=True, **key)) == 2:
+        scene.reset_limit(company)
+        sends("another request under its key", 422, "idempotency_key_reused", **other)
     if scene.claims("audit"):
         wanted = refusals | {"dlq_replay_started"} | ({"dlq_replay_dry_run"} if shown else set())
         scene.until_true(lambda: not _not_on_record(scene, company, wanted), within_s=PATIENCE_S)

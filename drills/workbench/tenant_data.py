@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import secrets
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -133,6 +134,20 @@ class TenantData(Database):
     def set_flag(self, company: str, key: str, *, enabled: bool, percentage: int = 100) -> None:
         """Write the tenant's override row of a flag."""
         self.rows(query("set_flag"), key, company, enabled, percentage)
+
+    def both_sides(self, company: str, key: str) -> Iterator[tuple[int, bool]]:
+        """Set a tenant's flag to the last percentage that leaves it out by `is_feature_enabled`, then to the first that
+        has it in; at last to 100 %. Yield the percentage, and whether the function has the tenant in.
+        """
+
+        def is_in(percentage: int) -> bool:
+            self.set_flag(company, key, enabled=True, percentage=percentage)
+            return self.value("select public.is_feature_enabled(%s, %s::uuid)", key, company) is True
+
+        first = bisect_left(range(1, 100), True, key=is_in) + 1
+        for percentage in (first - 1, first):
+            yield percentage, is_in(percentage)
+        self.set_flag(company, key, enabled=True)
 
     def is_on_for_everybody(self, key: str) -> bool:
         """Whether the global row of a flag is on at 100 %."""
