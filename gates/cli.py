@@ -135,6 +135,9 @@ def _module(command: Command) -> ModuleType:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Prints no traceback, except for an internal error (exit code 1)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        parser().print_help(sys.stderr)
+        return 2
     options = parser(*words[:1]).parse_args(words)
     from gates.operator.execution import execute  # noqa: PLC0415  -- help does without it
 

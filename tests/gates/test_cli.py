@@ -86,7 +86,7 @@ def test_the_reports_are_rendered_from_the_record(tmp_path: Path) -> None:
 
 
 ERRORS = """
-2 |  |  | usage: gate
+2 |  |  | gate COMMAND --help
 2 | fly |  | 'fly' observed; allowed: run
 2 | run --outptu x |  | gate run: error: '--outptu' observed; allowed: the options above. Did you mean '--output'?
 2 | flags step k --raeson x --reason y |  | gate flags step: error: '--raeson' observed
