@@ -27,9 +27,9 @@ ABSENT = (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable, psycopg
 ZONE = "set local timezone to 'UTC'"
 """What libraries write without a zone is UTC, whatever the database's own sessions have."""
 SIGHT = "preflight/database-role-sees-rows"
-LOOKS_S, PAUSE_S = 2.0, 0.05
-"""For so long a check of what waits is asked again where it fails: between two jobs of a lane all later ones seem to
-wait. What does wait is there at each look.
+LOOKS, LOOKS_S, PAUSE_S = 3, 2.0, 0.05
+"""So often and for so long at least a check of what waits is asked again where it fails: between two jobs of a lane all
+later ones seem to wait. What does wait is there at each look.
 """
 
 
@@ -82,11 +82,12 @@ class QueueSession:
 
     def judge(self, rule: AlertRule, session: SqlSession, observer: Observer) -> None:
         """Raise AssertionError where a limit is broken; end as unknown where too little was seen."""
-        last = time.monotonic() + (LOOKS_S if rule.window == "now" and "waiting" in notions_of(rule) else 0)
         own, measured = self._measured(rule, session, observer)
-        while judge_proved(own, measured.samples, measured.now).outcome is Outcome.FAIL and time.monotonic() < last:
+        left, last = LOOKS if rule.window == "now" and "waiting" in notions_of(rule) else 0, time.monotonic() + LOOKS_S
+        while left and judge_proved(own, measured.samples, measured.now).outcome is Outcome.FAIL:
             time.sleep(PAUSE_S)
             own, measured = self._measured(rule, session, observer)
+            left -= left > 1 or time.monotonic() > last
         conclude(own, measured, observer)
 
     def _measured(self, rule: AlertRule, session: SqlSession, observer: Observer) -> tuple[AlertRule, Measurement]:
