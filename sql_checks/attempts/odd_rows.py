@@ -5,6 +5,8 @@ ODD = {
     "dead_letter_queue": (
         "(company_id, event_type, error_type, payload) values (%(id)s, 'drill.rls', repeat('Ä b', 66), '{}')",
         "(company_id, event_type, error_type, payload) values (%(id)s, 'Drill äß', 'drill', '[null, \"a\"]')",
+        # another producer's event has no row elsewhere
+        "(company_id, event_id, event_type, error_type, payload) values (%(id)s, %(id)s, 'drill.rls', 'drill', '{}')",
     ),
     "event_outbox": (
         "(company_id, event_type, payload) values (%(id)s, 'Drill äß', '{}')",
@@ -24,7 +26,10 @@ ODD = {
         f"{RUN_COLUMNS} values ('~', %(id)s, repeat('user:', 12), '', 'started', null)",
         f"{RUN_COLUMNS} values (rpad('~', 200, 'key '), %(id)s, '', '', 'started', null)",
     ),
-    "agent_tasks": ("(company_id, agent_name, status) values (%(id)s, 'two', 'running'), (%(id)s, 'two', 'running')",),
+    "agent_tasks": (
+        "(company_id, agent_name, status) values (%(id)s, 'two', 'running'), (%(id)s, 'two', 'running')",
+        "(company_id, agent_name, event_id, status) values (%(id)s, 'drill', %(id)s, 'completed')",
+    ),
     "edge_rate_limits": (
         "(key, hits) values ('replay:' || %(id)s || ':2001:db8:1111:2222:3333:4444:5555:6666', array[now()])",
     ),

@@ -1,5 +1,5 @@
 -- id: sql/spot/names-not-shadowed
--- claim: In sessions of service, worker and operator no schema before the contract's, or the server's, has a table, function or operator of the same name, or lets a tenant create one.
+-- claim: In sessions of service, worker and operator no schema before the contract's, or the server's, has a table, function or operator of the same name, or lets a tenant create one; and a question for a flag has one function.
 -- cost: The statements of an emergency, and a service that names no schema, write where nobody looks.
 -- severity: warn
 -- reads: catalogue
@@ -46,6 +46,13 @@ join schemas own on own.oid = f.schema
 join schemas s on s.role = own.role and s.place < own.place
 join pg_proc p on p.pronamespace = s.oid and p.proname = f.name and p.pronargs = 2
 group by p.oid, f.schema
+union all
+-- with its defaults it takes the same arguments: the server refuses to choose
+select p.oid::regprocedure::text, format('takes what %s does: a call of either is refused', o.oid::regprocedure), p.prosrc
+from functions f
+join pg_proc o on o.pronamespace = f.schema and o.proname = f.name and o.pronargs = 2 and o.provariadic = 0
+join pg_proc p on p.pronamespace = f.schema and p.proname = f.name and p.pronargs > 2 and p.pronargs - p.pronargdefaults <= 2
+where p.proargtypes[0] = o.proargtypes[0] and p.proargtypes[1] = o.proargtypes[1]
 union all
 select format('sessions of %s', string_agg(distinct s.rolname, ', ')),
        format('%s comes before pg_catalog, and has %s', s.nspname, b.name), null

@@ -2,7 +2,7 @@
 -- claim: What a row has that does not say it is what the contract promises: times of now, ids of its own, its own transaction, budgets of
 --   500 and 10000 of which nothing is used, letters that wait for a replay, events that are due and not at their end, flags and pauses
 --   of everybody; and no column is asked for that a row may leave out. Keys and error types of 200 characters fit, times are kept to the
---   millisecond, and payloads are jsonb.
+--   millisecond, payloads are jsonb, counts are numbers, and ids that name each other are of one type.
 -- cost: A producer that leaves a column out writes a row with a wrong day, one that no replay takes, or one taken for another.
 -- severity: warn
 -- reads: catalogue
@@ -55,6 +55,37 @@ with promised(kind, name) as (
       and (b.body ~* format('(?:;|\mbegin)\s+new\."?%1$s"?\s*:?=(?!\s*coalesce\()|\minto\s[^;]*\mnew\."?%1$s\M', a.attname)
            or constant ~ '^[\w-]+$'
               and b.body ~* format('\mif\s[^;]*\mnew\."?%1$s\M[^;]*\m%2$s\M[^;]*\mthen\s+new\."?%1$s"?\s*:?=', a.attname, constant)))
+), kinds(kind, name, named) as (
+  -- a number, a time, a truth, or the id of something elsewhere
+  values ('N', 'public.event_outbox.attempts', null), ('N', 'public.dead_letter_queue.retry_count', null),
+         ('N', 'public.dead_letter_queue.max_retries', null), ('N', 'public.replay_budgets.daily_limit', null),
+         ('N', 'public.replay_budgets.monthly_limit', null), ('N', 'public.replay_budgets.daily_used', null),
+         ('N', 'public.replay_budgets.monthly_used', null), ('N', 'public.replay_runs.target_count', null),
+         ('N', 'public.replay_runs.success_count', null), ('N', 'public.replay_runs.failure_count', null),
+         ('N', 'public.audit_logs.id', null), ('N', 'public.audit_logs.target_count', null), ('N', 'public.audit_logs.success_count', null),
+         ('N', 'public.audit_logs.failure_count', null), ('N', 'public.audit_heads.last_id', null), ('N', 'public.audit_heads.row_count', null),
+         ('N', 'public.feature_flags.rollout_percentage', null), ('B', 'public.feature_flags.enabled', null),
+         ('B', 'public.agent_controls.agents_paused', null), ('A', 'public.edge_rate_limits.hits', null),
+         ('D', 'public.dead_letter_queue.retry_after', null), ('D', 'public.dead_letter_queue.created_at', null),
+         ('D', 'public.event_outbox.inserted_at', null), ('D', 'public.event_outbox.next_attempt_at', null),
+         ('D', 'public.event_outbox.claimed_until', null), ('D', 'public.event_outbox.processed_at', null),
+         ('D', 'public.event_outbox.dead_at', null), ('D', 'public.events.created_at', null), ('D', 'public.replay_runs.requested_at', null),
+         ('D', 'public.replay_runs.completed_at', null), ('D', 'public.audit_logs.created_at', null),
+         ('D', 'public.agent_tasks.created_at', null), ('D', 'public.agent_tasks.updated_at', null),
+         ('id', 'public.event_outbox.event_id', 'public.events.id'), ('id', 'public.dead_letter_queue.event_id', 'public.events.id'),
+         ('id', 'public.agent_tasks.event_id', 'public.events.id'), ('id', 'public.event_outbox.replay_run_id', 'public.replay_runs.id'),
+         ('id', 'public.events.txid', 'public.event_outbox.txid'), ('id', 'public.replay_runs.txid', 'public.audit_logs.txid'),
+         ('id', 'public.events.company_id', 'public.companies.id'), ('id', 'public.event_outbox.company_id', 'public.companies.id'),
+         ('id', 'public.dead_letter_queue.company_id', 'public.companies.id'), ('id', 'public.agent_tasks.company_id', 'public.companies.id'),
+         ('id', 'public.replay_runs.company_id', 'public.companies.id'), ('id', 'public.replay_budgets.company_id', 'public.companies.id'),
+         ('id', 'public.feature_flags.company_id', 'public.companies.id'), ('id', 'public.agent_controls.company_id', 'public.companies.id')
+), typed as (
+  select n.name, format_type(a.atttypid, a.atttypmod) as type, b.oid as base, b.typcategory::text as category
+  from (select name from kinds union select named from kinds) n
+  cross join lateral parse_ident(n.name) i(words)
+  join pg_attribute a on a.attrelid = to_regclass(quote_ident(words[1]) || '.' || quote_ident(words[2])) and a.attname = words[3]
+  join pg_type t on t.oid = a.atttypid
+  join pg_type b on b.oid = case t.typtype when 'd' then t.typbasetype else t.oid end
 )
 select name as subject,
        case when kind in ('key', 'error') then format('holds %s characters, 200 may come', most)
@@ -128,7 +159,16 @@ where (a.attnotnull and not exists (select from unnest(given) g where (parse_ide
   and not exists (
     select from pg_trigger g join pg_proc f on f.oid = g.tgfoid join pg_language l on l.oid = f.prolang
     where g.tgrelid = c.oid and g.tgenabled in ('O', 'A') and g.tgtype & 7 = 7
-      and (l.lanname <> 'plpgsql' or f.prosrc ~* format('\mnew\s*:?=|populate_record|\m%s\M', regexp_replace(a.attname, '\W', '.', 'g'))));
+      and (l.lanname <> 'plpgsql' or f.prosrc ~* format('\mnew\s*:?=|populate_record|\m%s\M', regexp_replace(a.attname, '\W', '.', 'g'))))
+union all
+select k.name, format('is of type %s', t.type) || coalesce(', and ' || o.name || ' of type ' || o.type, ''),
+       case k.kind when 'N' then 'a number is due' when 'D' then 'a time is due' when 'B' then 'a boolean is due'
+                   when 'A' then 'an array is due' else 'what names it is of its type' end
+from kinds k
+join typed t on t.name = k.name
+left join typed o on o.name = k.named
+where case when k.kind <> 'id' then t.category <> k.kind
+           else o.base <> t.base and not (o.category = t.category and t.category in ('N', 'S')) end;
 
 -- seen:
 with promised(name) as (

@@ -1,16 +1,21 @@
 -- id: sql/spot/deletes-take-nothing-along
--- claim: No foreign key deletes events, runs, dead letters, effects or audit rows by cascade, or turns a tenant's flag or pause into a global one
---   (ON DELETE SET NULL); and no trigger deletes what still waits.
--- cost: Deleting old runs deletes waiting events; or a tenant is deleted, and its flag is on for all.
+-- claim: No foreign key deletes events, runs, dead letters, effects or audit rows by cascade, turns a tenant's flag or pause into a global one
+--   (ON DELETE SET NULL), or empties the event id by which a second effect is refused; and no trigger deletes what still waits.
+-- cost: Deleting old runs deletes waiting events; a tenant is deleted, and its flag is on for all; or an old event is, and its replay has
+--   a second effect.
 -- severity: warn
 -- reads: catalogue
 -- covers: K06 H06
-with {{contract_tables}}, {{contract_parts}}, {{trigger_bodies}}, guarded (table_name, actions, but) as (
+with {{contract_tables}}, {{contract_parts}}, {{trigger_bodies}}, guarded (table_name, actions, but, only_of) as (
   -- a tenant that is deleted may take its own rows along, but for its audit trail; a null company means everybody
-  values ('public.feature_flags', '{n,d}'::"char"[], null), ('public.agent_controls', '{n,d}', null),
-         ('public.audit_logs', '{c,n,d}', null), ('public.audit_heads', '{c}', null), ('public.events', '{c}', 'public.companies'),
-         ('public.replay_runs', '{c}', 'public.companies'), ('public.event_outbox', '{c}', 'public.companies'),
-         ('public.agent_tasks', '{c}', 'public.companies'), ('public.dead_letter_queue', '{c}', 'public.companies')
+  values ('public.feature_flags', '{n,d}'::"char"[], null, null), ('public.agent_controls', '{n,d}', null, null),
+         ('public.audit_logs', '{c,n,d}', null, null), ('public.audit_heads', '{c}', null, null),
+         ('public.events', '{c}', 'public.companies', null), ('public.replay_runs', '{c}', 'public.companies', null),
+         ('public.event_outbox', '{c}', 'public.companies', null), ('public.agent_tasks', '{c}', 'public.companies', null),
+         ('public.dead_letter_queue', '{c}', 'public.companies', null),
+         ('public.event_outbox', '{n,d}', null, 'public.event_outbox.event_id'),
+         ('public.agent_tasks', '{n,d}', null, 'public.agent_tasks.event_id'),
+         ('public.dead_letter_queue', '{n,d}', null, 'public.dead_letter_queue.event_id')
 )
 select format('%s constraint %s', c.conrelid::regclass, c.conname) as subject,
        format('a row deleted from %s %s', c.confrelid::regclass,
@@ -19,6 +24,10 @@ select format('%s constraint %s', c.conrelid::regclass, c.conname) as subject,
 from guarded g
 join pg_constraint c on c.conrelid = to_regclass(g.table_name) and c.contype = 'f' and c.confdeltype = any(g.actions)
 where c.confrelid is distinct from to_regclass(g.but)
+  -- a column of which it says so, or any of its columns
+  and (g.only_of is null or exists (
+    select from pg_attribute a where a.attrelid = c.conrelid and a.attname = (parse_ident(g.only_of))[3]
+      and a.attnum = any(coalesce(nullif(c.confdelsetcols, '{}'), c.conkey))))
 union all
 select format('%s trigger %s', t.tgrelid::regclass, t.tgname), format('deletes from %s, whatever waits there', waiting.name), pg_get_triggerdef(t.oid)
 from trigger_bodies t

@@ -176,6 +176,8 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         ("alter table event_outbox add check (event_type ~ '^[a-z._-]+$') not valid", TAKEN),
         ("alter table dead_letter_queue add check (jsonb_typeof(payload) = 'object') not valid", TAKEN),
         ("alter table replay_budgets add check (daily_limit > 0)", TAKEN),
+        ("alter table agent_tasks add foreign key (event_id) references events not valid", TAKEN),
+        ("alter table dead_letter_queue add foreign key (event_id) references events not valid", TAKEN),
         ("create unique index on agent_tasks (company_id, agent_name) where status = 'running'", TAKEN),
         ("alter table replay_runs add check (length(idempotency_key) <= 128) not valid", TAKEN),
         ("alter table edge_rate_limits add check (key ~ '^replay:[^:]+:[0-9.]+$') not valid", TAKEN),
