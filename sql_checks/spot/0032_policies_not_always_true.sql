@@ -16,7 +16,7 @@ with recursive {{tenant_tables}}, expressions as materialized (
     values ('USING', case when p.polcmd <> 'a' then coalesce(pg_get_expr(p.polqual, p.polrelid), 'true') end),
            ('WITH CHECK', case when p.polcmd in ('a', 'w', '*') then pg_get_expr(p.polwithcheck, p.polrelid) end)
   ) e(kind, text)
-  where p.polpermissive and e.text is not null
+  where p.polpermissive and e.text is not null and (t.promised or t.is_reachable)
     and exists (
       select from unnest(p.polroles) r
       -- theirs, or of a role that they are members of
