@@ -328,12 +328,12 @@ def test_lint_finds_no_problem_and_the_catalogue_is_complete_both_ways() -> None
 
 
 def test_nothing_that_a_rollback_does_not_need_keeps_it_from_happening(migrated_url: str, tmp_path: Path) -> None:
-    """A broken policy, a wrong variable: the flag that is named goes off; one that is not there is exit code 21."""
+    """A broken policy, a file for --state, a wrong variable: the named flag goes off; one that is not there is 21."""
     broken = tmp_path / "broken.yaml"
     broken.write_text("version: 1\nrolout: {}\n", encoding="utf-8")
     wrong = {"TEST_DLQ": "1", "GATE_TARGET": "prod", "TEST_COMPANY_ID": "x", "ADMIN_JWT": "x", "RELEASE": "two\nlines"}
     environ = {**wrong, "DATABASE_URL": migrated_url, "GITHUB_ACTIONS": "true"}
-    words = ("rollback", "--reason", "harm", "--policy", str(broken), "--flag")
+    words = ("rollback", "--reason", "harm", "--policy", str(broken), "--state", str(broken), "--flag")
     with psycopg.connect(migrated_url, autocommit=True) as database:
         database.execute("insert into public.feature_flags (key, enabled) values ('other.flag', true)")
         done = gate(*words, "other.flag", environ=environ)
