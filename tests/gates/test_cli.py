@@ -349,6 +349,16 @@ def test_nothing_that_a_rollback_does_not_need_keeps_it_from_happening(migrated_
     assert gate(*words[:-1], environ=environ).returncode == 3
 
 
+def test_flags_that_a_login_may_not_see_are_not_called_none_without_a_word(migrated_url: str) -> None:
+    """That there is no flag is not the same as that row-level security hides them."""
+    for login, hides in ((migrated_url, False), (f"{migrated_url}?options=-crole%3Dpg_read_all_data", True)):
+        done = gate("flags", "--json", environ={"DATABASE_URL": login})
+        assert (done.returncode, json.loads(done.stdout)) == (0, []), done
+        assert ("may hide the flags from this login" in done.stderr) is hides
+        with psycopg.connect(migrated_url, autocommit=True) as database:
+            database.execute("insert into public.feature_flags (key) values ('other.flag') on conflict do nothing")
+
+
 def test_a_file_that_cannot_be_written_is_no_internal_error(tmp_path: Path) -> None:
     """Exit code 4, and no traceback."""
     folder = saved(tmp_path, Outcome.PASS)
