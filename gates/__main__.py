@@ -1,4 +1,4 @@
-"""The program `gate`. An interrupt before the command line is read ends it at once, without a traceback."""
+"""The program `gate`. A signal ends it at once, in one line, until its command begins; and without a word after it."""
 
 import atexit
 import os
@@ -10,8 +10,15 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # if the parent ignores it, so do we
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from gates.errors import ENDING_SIGNALS, STAYS, CannotWork, unbegun
+
+if threading.current_thread() is threading.main_thread():
+    for ending in ENDING_SIGNALS:
+        if signal.getsignal(ending) in {
+            signal.SIG_DFL,
+            signal.default_int_handler,
+        }:  # if the parent ignores it, so do we
+            signal.signal(ending, unbegun)
 
 if None in (sys.stdin, sys.stdout, sys.stderr):  # closed by the parent: files opened later would get these numbers
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -31,7 +38,6 @@ with suppress(OSError, ValueError):  # OpenSSL reads its settings at import, and
         sys.exit(3)
 
 from gates import cli
-from gates.errors import STAYS, CannotWork
 
 __all__ = ["main"]
 
@@ -58,7 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def left(code: int) -> int:
-    """Return the exit code, or exit here if a thread is stuck in a library: a normal shutdown would crash under it."""
+    """Return the exit code, or exit here if a thread is stuck in a library: a normal shutdown would crash under it.
+
+    All is told by now: a signal changes the exit code no more.
+    """
+    for number in ENDING_SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, lambda *_: os._exit(code))
     if any(thread.name == STAYS for thread in threading.enumerate()):
         atexit._run_exitfuncs()  # noqa: SLF001  -- as multiprocessing does
         for stream in (sys.stdout, sys.stderr):

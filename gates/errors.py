@@ -1,7 +1,9 @@
 """Errors of the gate itself, by who must act. What is wrong with the target is evidence, not an error."""
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -12,6 +14,14 @@ ENDING_SIGNALS = frozenset(signal.Signals[f"SIG{name}"] for name in _ENDING if h
 """Signals that users, terminals, CI and batch systems end a process with, and timers that do so if not handled. Not
 every system has all of them. SIGKILL cannot be handled; other signals report an error in the program.
 """
+
+
+def unbegun(number: int, _frame: object) -> None:
+    """A signal while the gate is loaded: no command has done anything."""
+    with suppress(OSError):
+        name = signal.Signals(number).name
+        os.write(2, f"gate: ended by {name} before it began; nothing was done, and no flag was changed\n".encode())
+    os._exit(128 + number)
 
 
 STAYS = "look"

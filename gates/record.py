@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gates import disk
+from gates import disk, gate_version
 from gates.contract.scope import WHOLE, Scope
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
@@ -206,9 +206,10 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
     """What a folder holds, and the verdict recomputed from it. Raise CannotWork if it is no record of a run, or yields
     another verdict than `decided`.
     """
-    path = folder / RUN
+    path, run = folder / RUN, dict[str, Any]()
     try:
-        run = _readable(foreign.json_value(disk.read(path, MOST_BYTES), foreign.MOST_MARKS_OWN))
+        run = _run(foreign.json_value(disk.read(path, MOST_BYTES), foreign.MOST_MARKS_OWN))
+        _readable(run)
         if not _member(run, "finished_at", _text):
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = _policy(run)
@@ -224,7 +225,10 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
         wrong, text = path, str(error)
         if isinstance(error, OSError):
             wrong, text = Path(error.filename or path), of_file(error)
-        raise CannotWork(f"{wrong}: {text}; allowed: the {wrong.name} of a gate run. Name the folder of one") from error
+        do = "Name the folder of one"
+        if (by := foreign.text(run.get("gate", ""), 40)) and by != gate_version():
+            do = f"Gate {by} wrote it, and this is {gate_version()}: use that one, or run this one again"
+        raise CannotWork(f"{wrong}: {text}; allowed: the {wrong.name} of a gate run. {do}") from error
     verdict = settle(decide(evidence, policy, decided_at), action, started_at, finished_at)
     if decided is not None and verdict != decided:
         said = f"{folder} was written to by somebody else: its files give another verdict than was decided"
@@ -232,15 +236,18 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
     return Recorded(run, evidence, verdict, policy.catalogue)
 
 
-def _readable(run: JsonValue) -> dict[str, Any]:
-    if not isinstance(run, dict):
+def _run(found: JsonValue) -> dict[str, Any]:
+    if not isinstance(found, dict):
         raise ValueError("it is no JSON object, or one that names a member twice")  # noqa: TRY004  -- of the file
+    return found
+
+
+def _readable(run: Mapping[str, Any]) -> None:
     if _member(run, "format", str) != str(FORMAT):
         raise ValueError(f"format {run['format']} where {FORMAT} is read: another version of the gate wrote it")
     for name in TEXTS:
         if name in run:
             _member(run, name, _text)
-    return run
 
 
 def _policy(run: Mapping[str, Any]) -> Policy:

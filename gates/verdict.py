@@ -144,6 +144,7 @@ class Counts:
 
 SETTLED = ("done", "dry_run", "nothing_to_do", "pending")
 """Results after which nothing that was ordered remains to be done, or nothing was tried yet."""
+GOES_ON = (*SETTLED[:3], "baking")
 FLAG_STANDS = {"on": "THE FLAG IS STILL ON", "unknown": "THE FLAG MAY STILL BE ON"}
 SUPERSEDED = "superseded"
 """The result of a rollback that came too late: its order holds no longer, so nothing is to be done by hand either."""
@@ -200,19 +201,12 @@ class Action:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Action:
-        found = cls(
-            data["kind"],
-            data["from"],
-            data["to"],
-            data["result"],
-            data["message"],
-            data["holds"],
-            data["recovery"],
-            data.get("flag", ""),
-            data.get("by_hand", ""),
-            tuple(typed(StepOutcome(**s)) for s in data.get("steps", ())),
-        )
-        return typed(found)
+        """An action of run.json. Raise KeyError, TypeError or ValueError for what no gate writes there."""
+        if data["result"] not in GOES_ON and data["holds"] is not True:
+            raise ValueError("no gate writes this result of an action that does not hold")
+        needed = [data[name] for name in ("kind", "from", "to", "result", "message", "holds", "recovery")]
+        steps = tuple(typed(StepOutcome(**s)) for s in data.get("steps", ()))
+        return typed(replace(cls(*needed), flag=data.get("flag", ""), by_hand=data.get("by_hand", ""), steps=steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +256,8 @@ class Verdict:
     @property
     def headline(self) -> str:
         """Says that an ordered rollback was not carried out; empty otherwise."""
-        if self.decision is not Decision.ROLLBACK or self.action.result in SETTLED:
+        went_up = self.action.kind == Decision.PROMOTE  # in a record that somebody changed
+        if self.decision is not Decision.ROLLBACK or (self.action.result in SETTLED and not went_up):
             return ""
         return self.action.headline or FLAG_STANDS["unknown"]
 
@@ -381,9 +376,9 @@ def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) 
     decision, reason, ends = verdict.decision, verdict.reason, verdict.ends_when
     if action.result == "dry_run" and action.kind in set(Decision) - {decision}:
         action = Action(result="nothing_to_do")
-    if decision is Decision.PROMOTE and action.holds:
-        decision, reason = Decision.HOLD, f"the checks passed, but {action.message}"
-        ends = (*ends, action.message)
+    if decision is Decision.PROMOTE and (action.holds or action.kind not in {"none", decision}):
+        why = action.message or f"what was done is a {action.kind}"
+        decision, reason, ends = Decision.HOLD, f"the checks passed, but {why}", (*ends, why)
     elif action.message:
         reason = f"{reason}; {action.message}"
     return replace(

@@ -119,6 +119,11 @@ def flags(target: Target) -> list[dict[str, Any]]:
     return _ask(target, "flags_status", {})
 
 
+def hides_flags(target: Target) -> bool:
+    """Whether row-level security may hide flags from this login."""
+    return _ask(target, "flag_keys", {})[0]["hidden"] is True
+
+
 def act_by_hand(target: Target, what: str, order: Order, tell: Tell) -> Action:
     """`promote`, `enable`, `rollback`, `emergency`, `resume`: acts like a run, with audit row and read-back."""
     url = target.database_url

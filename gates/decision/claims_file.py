@@ -1,22 +1,26 @@
 """The claims in gate.yaml: `contract: {claims, preset, options, dropped}`."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gates.contract.contract import contract
 from gates.contract.queues import Queue, presets
 from gates.contract.scope import QUEUE, SERVICE, Dropped, Scope
 from gates.decision.queue_options import queue_options
+from gates.errors import ConfigError, raise_all
 from gates.inputs.shapes import Anything, Choice, Day, Fields, ListOf, Text
 from gates.inputs.strict_yaml import YamlNode
+
+LONGEST = dt.timedelta(days=366)
+"""For how long a person may accept that something is amiss, or gone."""
 
 DROPPED = Fields(
     {
         "area": (Choice(contract().claimable), "The area that is not claimed any more."),
         "reason": (Text(), "Why the deployment does not promise it any more."),
         "owner": (Text(), "Who answers for it."),
-        "expires": (Day(), "The last day (UTC) on which this counts; a promotion makes it last."),
+        "expires": (Day(), "The last day (UTC) on which this counts, within a year; a promotion makes it last."),
     },
     needed=("area", "reason", "owner", "expires"),
 )
@@ -67,6 +71,16 @@ def check_contract(node: YamlNode, given: Mapping[str, Any], today: dt.date) -> 
             said = f"that {one.area} was let go, which ended on {one.expires}"
             do = f"Ask {one.owner}: claim it again, renew this, or remove it after a promotion"
             raise item.place.error(said, f"{today} or later", do)
+        raise_all(too_far(item, f"that {one.area} was let go", one.expires, today))
+
+
+def too_far(node: YamlNode, what: str, expires: dt.date, today: dt.date) -> Iterator[ConfigError]:
+    """What somebody accepts for longer than a year: nobody would look at it again."""
+    latest = today + LONGEST
+    if expires > latest:
+        yield node.place_of("expires").error(
+            f"{what} until {expires}", f"{latest} or earlier", "Name such a day, and renew it then"
+        )
 
 
 def _check_claims(node: YamlNode, claims: Sequence[str], preset: str) -> None:

@@ -14,7 +14,7 @@ from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.contract.queues import Queue
 from gates.contract.scope import Scope
-from gates.decision.claims_file import CONTRACT, check_contract, queue_named, scope_of
+from gates.decision.claims_file import CONTRACT, check_contract, queue_named, scope_of, too_far
 from gates.decision.floor import on_floor
 from gates.decision.names_file import NAMES, names_in
 from gates.decision.queue_options import check_limits
@@ -62,7 +62,7 @@ WAIVER = Fields(
         "check": (CHECK_ID, "The id of the check, no pattern."),
         "reason": (Text(), "Why it may fail for a while."),
         "owner": (Text(), "Who answers for it."),
-        "expires": (Day(), "The last day (UTC) on which the waiver counts; after it, it is an error."),
+        "expires": (Day(), "The last day (UTC) on which the waiver counts, within a year; after it, it is an error."),
     },
     needed=("check", "reason", "owner", "expires"),
 )
@@ -326,6 +326,7 @@ def _waivers_wrong(root: YamlNode, values: Mapping[str, Any], today: dt.date) ->
                 f"{today} or later",
                 f"Ask {waiver['owner']}: repair the check, or renew the waiver",
             )
+        yield from too_far(node, f"a waiver of {waiver['check']}", waiver["expires"], today)
         if by := [p for p in unwaivable if matches(waiver["check"], (p,))]:
             never = f"checks that may be waived, and {by[0]} may not"
             yield node.place.error(f"a waiver of {waiver['check']}", never, "Remove the waiver")

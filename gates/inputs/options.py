@@ -28,9 +28,10 @@ def as_json(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
-def state(made: argparse.ArgumentParser) -> None:
+def state(made: argparse.ArgumentParser, *, looked_at: bool = True) -> None:
+    """looked_at: whether one that is no folder is an error of the command line."""
     said = "where to keep what later runs need (default: the policy's state, else gate-state)"
-    made.add_argument("--state", type=FOLDER, metavar="DIR", help=said)
+    made.add_argument("--state", type=FOLDER if looked_at else Path, metavar="DIR", help=said)
 
 
 def dry_run(made: argparse.ArgumentParser) -> None:

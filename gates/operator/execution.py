@@ -14,7 +14,7 @@ from types import FrameType
 
 from gates import config
 from gates.deployment.redaction import hidden, hide_where_cut
-from gates.errors import ENDING_SIGNALS, CannotWork, ConfigError, GateError, NotRolledBack, of_file
+from gates.errors import ENDING_SIGNALS, CannotWork, ConfigError, GateError, NotRolledBack, of_file, unbegun
 from gates.reports.console import Console
 from gates.stack.errors import StackError, StackOptionError
 from gates.text.inert import Terminal
@@ -60,7 +60,7 @@ def _taken() -> None:
             raise Interrupted(number)
 
     for number in ENDING_SIGNALS:
-        if signal.getsignal(number) is signal.SIG_DFL:  # if the parent ignores it, so do we
+        if signal.getsignal(number) in {signal.SIG_DFL, unbegun}:  # if the parent ignores it, so do we
             signal.signal(number, take)
 
 

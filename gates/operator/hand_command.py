@@ -53,7 +53,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     made.add_argument("--reason", required=True, type=shared.REASON, help="why; it goes into the audit row")
     shared.actor(made)
     if name in {"promote", *ALONE, *BACK}:
-        shared.state(made)
+        shared.state(made, looked_at=name not in ALONE)  # no file that stands there prevents a rollback
     if name not in {"step", "enable"}:
         made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="the flag (default: the policy's)")
     made.add_argument(

@@ -133,7 +133,10 @@ def _budget(options: argparse.Namespace, target: Target, console: Console) -> in
 
 
 def _flags(options: argparse.Namespace, target: Target, console: Console) -> int:
-    return _rows(operations.flags(target), options, console)
+    rows = operations.flags(target)
+    if not rows and operations.hides_flags(target):
+        console.warn("row-level security may hide the flags from this login. Use one that sees all rows (replay_gate)")
+    return _rows(rows, options, console)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, console: Console) -> int:

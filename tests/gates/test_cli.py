@@ -328,12 +328,12 @@ def test_lint_finds_no_problem_and_the_catalogue_is_complete_both_ways() -> None
 
 
 def test_nothing_that_a_rollback_does_not_need_keeps_it_from_happening(migrated_url: str, tmp_path: Path) -> None:
-    """A broken policy, a wrong variable: the flag that is named goes off; one that is not there is exit code 21."""
+    """A broken policy, a file for --state, a wrong variable: the named flag goes off; one that is not there is 21."""
     broken = tmp_path / "broken.yaml"
     broken.write_text("version: 1\nrolout: {}\n", encoding="utf-8")
     wrong = {"TEST_DLQ": "1", "GATE_TARGET": "prod", "TEST_COMPANY_ID": "x", "ADMIN_JWT": "x", "RELEASE": "two\nlines"}
     environ = {**wrong, "DATABASE_URL": migrated_url, "GITHUB_ACTIONS": "true"}
-    words = ("rollback", "--reason", "harm", "--policy", str(broken), "--flag")
+    words = ("rollback", "--reason", "harm", "--policy", str(broken), "--state", str(broken), "--flag")
     with psycopg.connect(migrated_url, autocommit=True) as database:
         database.execute("insert into public.feature_flags (key, enabled) values ('other.flag', true)")
         done = gate(*words, "other.flag", environ=environ)
@@ -347,6 +347,16 @@ def test_nothing_that_a_rollback_does_not_need_keeps_it_from_happening(migrated_
     assert "UPDATE public.feature_flags SET enabled = false WHERE key = 'other.falg';" in failed.stdout
     assert "::error title=THE FLAG MAY STILL BE ON::" in failed.stderr
     assert gate(*words[:-1], environ=environ).returncode == 3
+
+
+def test_flags_that_a_login_may_not_see_are_not_called_none_without_a_word(migrated_url: str) -> None:
+    """That there is no flag is not the same as that row-level security hides them."""
+    for login, hides in ((migrated_url, False), (f"{migrated_url}?options=-crole%3Dpg_read_all_data", True)):
+        done = gate("flags", "--json", environ={"DATABASE_URL": login})
+        assert (done.returncode, json.loads(done.stdout)) == (0, []), done
+        assert ("may hide the flags from this login" in done.stderr) is hides
+        with psycopg.connect(migrated_url, autocommit=True) as database:
+            database.execute("insert into public.feature_flags (key) values ('other.flag') on conflict do nothing")
 
 
 def test_a_file_that_cannot_be_written_is_no_internal_error(tmp_path: Path) -> None:

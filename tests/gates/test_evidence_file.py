@@ -236,6 +236,10 @@ def test_a_record_without_the_end_of_its_evidence_is_no_record(tmp_path: Path) -
     """A folder of an older format is an error that says so; it is never judged without its chain."""
     for text, said in (
         ('{"format": 1, "finished_at": "x"}', "format 1 where 2 is read: another version of the gate wrote it"),
+        (
+            '{"format": 1, "gate": "0.1", "finished_at": "x"}',
+            r"Gate 0\.1 wrote it, and this is .*: use that one, or run",
+        ),
         (json.dumps({"format": 2, "finished_at": "x", "policy": POLICY.to_json()}), "no member 'decided_at'"),
     ):
         (tmp_path / "run.json").write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ import pytest
 from gates import record, reports
 from gates.errors import CannotWork
 from gates.evidence import JsonValue, Outcome
+from gates.verdict import Decision
 from tests.gates.test_cli import saved
 
 TOLD_BY_PYTHON = ("object", "argument", "unpack", "indices", "isoformat", "NoneType", "__init__", "Error")
@@ -72,6 +73,35 @@ def test_a_run_whose_policy_is_that_of_another_yields_no_verdict(old: str, new: 
     (folder / record.RUN).write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(CannotWork, match="is not of the policy that stands in it"):
         record.read(folder)
+
+
+@pytest.mark.parametrize("result", ["refused", "failed", "busy", "unknown", "off", "pending", "whatever"])
+def test_an_action_that_did_not_happen_cannot_be_called_no_hold(result: str, tmp_path: Path) -> None:
+    """An unsigned run.json is anybody's: its `holds` alone turns no refused step into a promote."""
+    folder = saved(tmp_path, Outcome.PASS)
+    run = json.loads((folder / record.RUN).read_text(encoding="utf-8"))
+    run["action"] |= {"kind": "none", "result": result, "holds": False}
+    record.write_run(folder, run)
+    with pytest.raises(CannotWork, match="its member 'action' is not what a gate writes"):
+        record.read(folder)
+    run["action"]["holds"] = True
+    record.write_run(folder, run)
+    assert record.recompute(folder).decision is Decision.HOLD
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "code"),
+    [(Outcome.PASS, "rollback", 10), (Outcome.PASS, "resume", 10), (Outcome.FAIL, "promote", 21)],
+)
+def test_an_action_of_another_decision_is_no_promote_and_no_rollback(
+    outcome: Outcome, kind: str, code: int, tmp_path: Path
+) -> None:
+    """A record may say that the flag went the other way than the checks decide: then that is told."""
+    folder = saved(tmp_path, outcome)
+    run = json.loads((folder / record.RUN).read_text(encoding="utf-8"))
+    run["action"] |= {"kind": kind, "result": "done", "holds": False, "message": ""}
+    record.write_run(folder, run)
+    assert record.recompute(folder).exit_code == code
 
 
 def test_a_folder_on_a_full_disk_can_be_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,33 @@ def test_a_command_that_finds_no_memory_to_be_loaded_says_so(most: int, code: in
     assert ("Traceback" in done.stderr) is (code == 1)
 
 
+SIGNALLED = """
+import signal, sys
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+from gates import __main__, cli
+
+{first}
+cli.main = lambda _argv: 20
+code = __main__.main(["rollback"])
+signal.raise_signal({number})
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("number", [2, 15, 1])
+def test_a_signal_before_the_command_begins_is_told_and_one_after_it_changes_nothing(number: int) -> None:
+    """Loading takes a second on slow machines: whoever cancels a rollback then must know that nothing happened."""
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    for first, code, said in (
+        (f"signal.raise_signal({number})", 128 + number, "before it began; nothing was done, and no flag was changed"),
+        ("", 20, ""),
+    ):
+        words = [sys.executable, "-c", SIGNALLED.format(first=first, number=number)]
+        done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (code, True, bool(said)), done.stderr
+
+
 CANCELLED = """
 import signal, sys, threading
 from gates import past_decisions
