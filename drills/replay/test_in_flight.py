@@ -12,7 +12,7 @@ from gates.checks.recorder import check
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
 DUE = """update public.event_outbox set next_attempt_at = now(), claimed_until = now() + case
-when event_id = any(%s) then interval '1 hour' else interval '-1 minute' end
+when event_id::text = any(%s) then interval '1 hour' else interval '-1 minute' end
 where replay_run_id = %s and processed_at is null"""
 """As another relay that takes the events named: the claims of all others have run out."""
 
@@ -69,15 +69,17 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
     scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=6 + 2 * took_s)
     scene.passes_by(company, 2)
-    early = scene.effects([str(r["event_id"]) for r in kept])
+    events = [str(r["event_id"]) for r in kept]
+    early = scene.effects(events)
     assert not early, f"{len(early)} of 12 items were delivered an hour before they were due"
-    events = [r["event_id"] for r in kept]
     for claimed, due in ((10, 12), (9, 15)):
         scene.rows(DUE, events[:claimed], run)
         scene.until_true(partial(lambda least: scene.number(done, run) >= least, due), within_s=3)
         scene.passes_by(company, 2, claims=True)
         went = scene.number(done, run)
         assert went <= due, f"beside {claimed} items that another relay has claimed, {went} of 24 are done; due: {due}"
+        taken = len(scene.effects(events[:claimed]))
+        assert not taken, f"beside {claimed} items that another relay has claimed, {taken} of these had their effect"
     scene.rows(DUE, [], run)
     scene.until(lambda: scene.number(done, run) == 24, "items of a run whose claims ran out", within_s=8)
     row = scene.ended(run, within_s=8)
