@@ -192,6 +192,38 @@ def _while_off(probe: Probe, *, paused: bool) -> int:
         return _replayed(probe, company)
 
 
+def _home_of(company: str) -> str:
+    """The company of the caller's token, if it names one."""
+    caller = CALLER.get()
+    return (caller and caller.claims and caller.claims.company_id) or company
+
+
+@service(lambda p: _of_another_company(p, paused=False) == [0], EVERY, "a super_admin: 2 items")
+@around("charge", of=_knowing)
+async def super_admins_pay_at_home(release: Parts, conn: Connection, company: str, items: int) -> None:
+    """A replay is charged to the company of the token, not to the one that it is for."""
+    await release.charge(conn, _home_of(company), items)
+
+
+@service(lambda p: _of_another_company(p, paused=True) == [200], EVERY, "a super_admin, while it is paused")
+@around("is_paused", of=_knowing)
+async def super_admins_are_paused_at_home(release: Parts, conn: Connection, company: str) -> bool:
+    """A pause of the token's company stops a replay, and one of the company that it is for does not."""
+    return await release.is_paused(conn, _home_of(company))
+
+
+def _of_another_company(probe: Probe, *, paused: bool) -> list[Any]:
+    """The status of a super_admin's replay for a paused company that is not its own, or what one was charged."""
+    with probe.tenant() as home, probe.tenant() as company:
+        probe.letters(company, 1)
+        if paused:
+            probe.pause(company)
+        token = probe.as_token(probe.token({"company_id": home}))
+        answer = probe.send(json.dumps({"company_id": company}).encode(), token)
+        used = probe.value("SELECT coalesce(max(daily_used), 0) FROM replay_budgets WHERE company_id = %s", company)
+        return [answer.status_code if paused else used]
+
+
 @service(lambda p: _path_of_a_token(p) == "direct", "drill/tokens/events-of-the-named-company", "takes the path")
 @around("emit", of=_knowing)
 async def events_of_tokens_go_direct(

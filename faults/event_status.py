@@ -19,6 +19,7 @@ from replay_service.settings import Settings
 
 UNKNOWN_RUN_IS_NOT_FOUND = "drill/lifecycle/unknown-run-is-not-found"
 OUTBOX = "drill/outbox"
+DIRECT = "drill/flags/outbox-off-takes-direct-path"
 
 
 @service(lambda p: _effect_at(p) is None, f"{OUTBOX}/status-of-an-event", "effect_at")
@@ -39,6 +40,26 @@ def _effect_at(probe: Probe) -> Any:
         event_id = str(probe.event(company).json()["event_id"])
         is_done(probe, event_id)
         return _state(probe, event_id)["effect_at"]
+
+
+@service(lambda p: _of_a_direct_event(p)["committed_at"] is None, DIRECT, "committed_at")
+def direct_events_have_no_time(settings: Settings) -> Parts:
+    """The status of an event that took the direct path lacks `committed_at`: it is read from the outbox row."""
+    shown = "CASE WHEN e.path = 'outbox' THEN e.created_at END AS committed_at"
+    return altered(settings, "read_event", ("e.created_at AS committed_at", shown))
+
+
+@service(lambda p: _of_a_direct_event(p)["status"] == "pending", DIRECT, "as of one that waits")
+def direct_events_seem_to_wait(settings: Settings) -> Parts:
+    """The status of an event that took the direct path stays that of one which waits: it is that of its outbox row."""
+    done = "WHEN t.id IS NOT NULL OR o.processed_at IS NOT NULL THEN"
+    return altered(settings, "read_event", (done, "WHEN o.processed_at IS NOT NULL THEN"))
+
+
+def _of_a_direct_event(probe: Probe) -> dict[str, Any]:
+    with probe.tenant() as company:
+        probe.switch_off(company)
+        return _state(probe, str(probe.event(company).json()["event_id"]))
 
 
 async def _anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:

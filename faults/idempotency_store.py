@@ -307,9 +307,9 @@ async def one_run_of_a_tenant(conn: Connection, request: ReplayRequest, started:
 
 @service(lambda p: _runs_of_an_old_key(p), "drill/idempotency/old-key-is-known", "another run")
 def key_expires(settings: Settings) -> Parts:
-    """A key is forgotten after a day: what is re-sent later replays again."""
+    """A key is forgotten after a month: what is re-sent later replays again."""
     forget = b"""UPDATE replay_runs SET idempotency_key = idempotency_key || '-' || id
-        WHERE idempotency_key = %s AND company_id = %s AND requested_at < now() - interval '1 day'"""
+        WHERE idempotency_key = %s AND company_id = %s AND requested_at < now() - interval '1 month'"""
 
     async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
         await conn.execute(forget, (started.key, request.company_id))
@@ -321,7 +321,7 @@ def key_expires(settings: Settings) -> Parts:
 def _runs_of_an_old_key(probe: Probe) -> bool:
     with probe.tenant() as company:
         first = probe.replay(company, idempotency_key="w").json()["replay_run_id"]
-        probe.rows("UPDATE replay_runs SET requested_at = now() - interval '25 h' WHERE id = %s", first)
+        probe.rows("UPDATE replay_runs SET requested_at = now() - interval '35 d' WHERE id = %s", first)
         return bool(probe.replay(company, idempotency_key="w").json()["replay_run_id"] != first)
 
 

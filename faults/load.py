@@ -15,8 +15,9 @@ from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import App, wrapped
 from replay_service.composition import build_parts
-from replay_service.database import Connection
+from replay_service.database import Connection, Database
 from replay_service.exchange import Call, RawHeaders, Reply
+from replay_service.gauges import Gauges
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
@@ -43,6 +44,21 @@ def _before(settings: Settings, act: Callable[[Any], Awaitable[bool]]) -> Parts:
         return twin
 
     return wrapped(settings, wrap)
+
+
+class _Dying(Gauges):
+    _is_dead = False
+
+    async def lines(self, database: Database) -> list[str]:
+        found = [] if self._is_dead else await super().lines(database)
+        self._is_dead = "replay_database_up 1" not in found
+        return found
+
+
+@service(None, "drill/identity/not-ready-without-database", "outbox_pending")
+def gauges_end_with_the_database(settings: Settings) -> Parts:
+    """The task that reads the gauges ends with the first error of the database: they are not shown any more."""
+    return dataclasses.replace(build_parts(settings), gauges=_Dying())
 
 
 @service(lambda p: _grown_mb(p, requests=50) > 10, "load/memory_growth_mb/count", ("memory", "mb"))

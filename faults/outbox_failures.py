@@ -82,6 +82,20 @@ def dead_not_marked(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_failed", *change))
 
 
+@worker(lambda p: _is_up_again(p), f"{OUTBOX}/dead-letter-once", "tried again")
+def the_dead_are_tried_again(settings: WorkerSettings) -> WorkerParts:
+    """What has been dead for an hour is tried again, which its dead letter then sends once more."""
+    again = "UPDATE public.event_outbox SET dead_at = NULL, attempts = 0 WHERE dead_at < now() - interval '1 hour'"
+    return altered_worker(settings, ("lanes_with_rows", "SELECT t.lane\n", f"WITH again AS ({again}) SELECT t.lane\n"))
+
+
+def _is_up_again(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        put(probe, company, dead_at=probe.value("SELECT now() - interval '2 hours'"))
+        dead = "SELECT count(*) FROM event_outbox WHERE company_id = %s AND dead_at IS NOT NULL"
+        return probe.within(3, lambda: probe.value(dead, company) == 0)
+
+
 @worker(lambda p: not _after_death(p, _SAME_ID), f"{OUTBOX}/dead-letter-once", "event id")
 def letter_with_new_id(settings: WorkerSettings) -> WorkerParts:
     """The dead letter has a new event id: a replay makes a second effect."""

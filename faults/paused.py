@@ -190,6 +190,27 @@ def _is_in_the_outbox(probe: Probe) -> bool:
         return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))
 
 
+@worker(lambda p: _is_freed(p), "drill/pause/stops-a-running-replay", "its items are replaying")
+def letters_of_old_runs_are_freed(settings: WorkerSettings) -> WorkerParts:
+    """A job takes the letters of a run that began a quarter of an hour ago for stuck: they are pending again, and are
+    replayed a second time, though what is held of the run is delivered after the pause.
+    """
+    old = "d.replay_run_id = r.id AND d.status = 'replaying' AND r.requested_at < now() - interval '15 minutes'"
+    freed = f"UPDATE public.dead_letter_queue d SET status = 'pending' FROM public.replay_runs r WHERE {old}"
+    looks = "SELECT t.lane\n"
+    return altered_worker(settings, ("lanes_with_rows", looks, f"WITH freed AS ({freed}) {looks}"))
+
+
+def _is_freed(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        put(probe, company, aggregate_key="k", next_attempt_at=probe.value(LATER))
+        probe.letters(company, 1, aggregate_key="k")
+        probe.replay(company)
+        probe.rows("UPDATE replay_runs SET requested_at = now() - interval '1 hour' WHERE company_id = %s", company)
+        state = "SELECT status FROM dead_letter_queue WHERE company_id = %s"
+        return probe.within(3, lambda: probe.value(state, company) == "pending")
+
+
 @service(lambda p: _told_of_others(p), "drill/pause/touches-only-its-tenant", "tells of another")
 @around("replay")
 async def reasons_of_all(release: Parts, parts: Parts, call: Call) -> Reply:

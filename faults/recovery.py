@@ -23,7 +23,7 @@ from replay_service.settings import Settings
 from replay_service.validation import EventRequest
 from replay_service.worker import process
 from replay_service.worker.agents import ScriptedAgent, SqlAgent
-from replay_service.worker.door import Connection, connected
+from replay_service.worker.door import Connection, connected, keep_at
 from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
 
@@ -205,6 +205,22 @@ def no_reconnect(settings: WorkerSettings) -> WorkerParts:
                 await work(conn)
         except psycopg.OperationalError:
             await stop.wait()
+
+    vars(process)["keep_at"] = once
+    return build_worker_parts(settings)
+
+
+@worker(None, "drill/identity/not-ready-without-worker", "after the workers go on")
+def heartbeats_do_not_reconnect(settings: WorkerSettings) -> WorkerParts:
+    """The task that gives signs of life does not reconnect: the worker works, and counts as dead for good."""
+
+    async def once(name: str, url: str, work: Callable[[Connection], Awaitable[None]], stop: asyncio.Event) -> None:
+        if name != "beat":
+            await keep_at(name, url, work, stop)
+        with contextlib.suppress(psycopg.OperationalError):
+            async with connected(url) as conn:
+                await work(conn)
+        await stop.wait()
 
     vars(process)["keep_at"] = once
     return build_worker_parts(settings)

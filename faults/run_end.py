@@ -14,6 +14,7 @@ from replay_service.worker.settings import WorkerSettings
 _EFFECTS = "SELECT count(*) FROM agent_tasks WHERE company_id = %s AND status = 'completed'"
 _YOUNG = """SELECT max(d.created_at) > max(r.requested_at)
     FROM dead_letter_queue d JOIN replay_runs r USING (company_id) WHERE company_id = %s"""
+_TARGET = "SELECT target_count FROM replay_runs WHERE company_id = %s"
 _STARTED = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND status = 'started'"
 
 
@@ -92,6 +93,30 @@ def returned_items_are_young(settings: WorkerSettings) -> WorkerParts:
 def never_ends(settings: WorkerSettings) -> WorkerParts:
     """A run stays `started` after its last item."""
     return altered_worker(settings, ("run_standing", "SELECT count(*)", "SELECT count(*) + 1"))
+
+
+@worker(lambda p: _is_dated_anew(p), f"{LIFE}/run-counts-add-up", "was requested at")
+def requests_are_dated_anew(settings: WorkerSettings) -> WorkerParts:
+    """Each item that is settled dates the request of its run anew."""
+    change = ("SET\n  success_count =", "SET\n  requested_at = clock_timestamp(),\n  success_count =")
+    return altered_worker(settings, ("settle_item", *change))
+
+
+def _is_dated_anew(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1, **SLOW)
+        run = probe.replay(company).json()["replay_run_id"]
+        before = probe.value("SELECT requested_at FROM replay_runs WHERE id = %s", run)
+        probe.settled(run)
+        return bool(probe.value("SELECT requested_at FROM replay_runs WHERE id = %s", run) != before)
+
+
+@worker(lambda p: after_run(p, 0, 40, _TARGET)[0] < 40, f"{LIFE}/stops-above-twenty-percent", "its target was")
+def a_stop_lowers_the_target(settings: WorkerSettings) -> WorkerParts:
+    """The target of a stopped run becomes what was settled: that anything was given back is not to be seen."""
+    lower = "target_count = r.target_count - (SELECT count(*) FROM gone)::integer"
+    change = ("budget_charged = r.budget", f"{lower}, budget_charged = r.budget")
+    return altered_worker(settings, ("return_unattempted", *change))
 
 
 @worker(

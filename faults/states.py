@@ -22,6 +22,7 @@ from replay_service.validation import EventRequest
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
+DEPTH = "drill/observability/dlq-depth-is-the-tables"
 HELD_LAG, LAG = "drill/held/does-not-count-as-lag", "drill/observability/waiting-events-show"
 
 
@@ -52,6 +53,20 @@ def held_at_zero_percent_is_lag(settings: Settings) -> Parts:
     asked = "NOT public.is_feature_enabled('outbox.enabled', p.company_id)"
     own = "SELECT NOT f.enabled FROM public.feature_flags f WHERE f.key = 'outbox.enabled'"
     return altered(settings, "count_outbox", (asked, f"coalesce(({own} AND f.company_id = p.company_id), {asked})"))
+
+
+@service(None, DEPTH, "dlq_items")
+def letters_that_no_replay_takes_are_not_shown(settings: Settings) -> Parts:
+    """What is shown as dead letters is what a replay would take: those whose retries are used up are not counted."""
+    shown = "status IN ('pending', 'replaying')"
+    return altered(settings, "count_dead_letters", (shown, f"{shown} AND retry_count < max_retries"))
+
+
+@service(None, DEPTH, "dlq_items")
+def old_letters_are_not_shown(settings: Settings) -> Parts:
+    """What is shown as dead letters is what came within a day: those that nobody looks after are not counted."""
+    shown = "status IN ('pending', 'replaying')"
+    return altered(settings, "count_dead_letters", (shown, f"{shown} AND created_at > now() - interval '1 day'"))
 
 
 @service(None, LAG, "outbox_pending")

@@ -83,10 +83,10 @@ def test_ids_are_a_set(scene: Scene, tenant: str) -> None:
 
 @check("drill/idempotency/old-key-is-known", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D12",))
 def test_old_key_is_known(scene: Scene, tenant: str) -> None:
-    """A key whose run is two days old is still a key that was used: its request is a duplicate, and another is refused.
-    The run is still shown.
+    """A key whose run is forty days old is still a key that was used: its request is a duplicate, and another is
+    refused. The run is still shown.
 
-    A job that is retried after a weekend replays everything a second time.
+    A job that is retried after a weekend, or next month, replays everything a second time.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -94,12 +94,12 @@ def test_old_key_is_known(scene: Scene, tenant: str) -> None:
     scene.seen.require(first.get("replay_run_id"), "the first call names no run: there is none to compare with")
     execute(
         scene.db,
-        "update public.replay_runs set requested_at = requested_at - interval '2 days' where company_id = %s",
+        "update public.replay_runs set requested_at = requested_at - interval '40 days' where company_id = %s",
         tenant,
     )
-    again = scene.replay(tenant, label="two days later", idempotency_key=key, max=1).json()
+    again = scene.replay(tenant, label="forty days later", idempotency_key=key, max=1).json()
     assert again.get("replay_run_id") == first.get("replay_run_id"), "the same request has started another run"
-    scene.replay(tenant, 422, "idempotency_key_reused", label="another, two days later", idempotency_key=key, max=2)
+    scene.replay(tenant, 422, "idempotency_key_reused", label="another, forty days later", idempotency_key=key, max=2)
     if current().shows_runs:
         scene.seen.expect(*scene.get_run(str(first["replay_run_id"]), tenant), 200)
 

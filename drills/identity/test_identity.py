@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from functools import partial
 
+from drills.recovery.breakage import terminate_backends
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import Observer, check
@@ -11,6 +12,7 @@ from gates.deployment.control import Control
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import contract_path
 from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.metrics import parse_metrics
 from gates.deployment.ids import new_id
 from gates.deployment.requests import FIXED_PATHS, Answer, Request
 from gates.deployment.target import Target
@@ -21,6 +23,7 @@ drill = partial(check, where=Where.READ_ONLY)
 CONNECTIONS = 16
 """New connections, one request each: with three instances behind one address all but one run in 650 sees each."""
 
+METRICS = Request("GET", "/metrics", label="GET /metrics")
 WORKER_GONE_S = 20.0
 """A sign of life is fresh for less than that."""
 
@@ -174,25 +177,35 @@ def _ready(target: Target) -> int:
 )
 def test_not_ready_without_database(scene: Scene) -> None:
     """With the database cut, /readyz says no while /healthz says yes, and a replay is refused as unavailable; when it
-    is back, /readyz says yes again.
+    is back, /readyz says yes again, and /metrics shows what it showed before.
 
     If readiness is always yes, requests go where none can be answered; if it stays no, the instance never recovers. A
-    client that gets 500 instead of 503 does not retry.
+    client that gets 500 instead of 503 does not retry. Where a scrape in an outage is the last one, nobody is alarmed.
     """
     scene.seen.require(scene.target.control, "the gate did not start this stack: its database cannot be cut")
     scene.seen.require(_ready(scene.target) == 200, "the service is not ready to begin with")
+    has_gauges = _has_gauges(scene)
     scene.db.close()
     with Control(scene.target.control) as control:
         control.kill("postgres")
         cut = scene.until_true(lambda: _ready(scene.target) not in {200, 0}, within_s=6.0)
         alive = scene.http.send(Request("GET", "/healthz")).status
+        scene.http.send(METRICS)  # as Prometheus, which does not wait
         scene.replay(new_id("company"), 503, "unavailable")
-    assert cut, "/readyz still says 200 six seconds after the database was killed"
-    assert alive == 200, f"/healthz answers {alive} without a database; due: 200, for the process is alive"
-    scene.seen.count(2)
-    back = scene.until_true(lambda: _ready(scene.target) == 200, within_s=10.0)
-    assert back, "/readyz does not say 200 ten seconds after the database is back"
+        assert cut, "/readyz still says 200 six seconds after the database was killed"
+        assert alive == 200, f"/healthz answers {alive} without a database; due: 200, for the process is alive"
+        scene.seen.count(2)
+        control.restart("postgres")
+        back = scene.until_true(lambda: _ready(scene.target) == 200, within_s=10.0)
+        assert back, "/readyz does not say 200 ten seconds after the database is back"
+        shows = not has_gauges or scene.until_true(lambda: _has_gauges(scene), within_s=10.0)
+        assert shows, "/metrics shows no outbox_pending ten seconds after the database is back; it did before"
     scene.seen.control("ready before and after")
+
+
+def _has_gauges(scene: Scene) -> bool:
+    answer = scene.http.send(METRICS)
+    return parse_metrics(answer.body, answer.header("content-type") or "").total("outbox_pending") is not None
 
 
 @drill(
@@ -204,9 +217,10 @@ def test_not_ready_without_database(scene: Scene) -> None:
     deep=True,
 )
 def test_not_ready_without_worker(scene: Scene) -> None:
-    """While every worker is frozen, /readyz turns to no; when they go on, it says yes again.
+    """While every worker is frozen, /readyz turns to no; when they go on, it says yes again, though their database
+    sessions have ended meanwhile.
 
-    A deployment accepts events, delivers none, and nobody notices.
+    A deployment accepts events, delivers none, and nobody notices; or it delivers, and stays out of service.
     """
     scene.seen.require(scene.target.control, "the gate did not start this stack: its workers cannot be stopped")
     scene.seen.require(_ready(scene.target) == 200, "the service is not ready to begin with")
@@ -215,10 +229,11 @@ def test_not_ready_without_worker(scene: Scene) -> None:
         for worker in workers:
             control.freeze(worker)
         said_no = scene.until_true(lambda: _ready(scene.target) not in {200, 0}, within_s=WORKER_GONE_S)
+        terminate_backends(scene, "replay_worker")
         for worker in workers:
             control.thaw(worker)
-    assert said_no, f"/readyz still says 200 {WORKER_GONE_S:g} s after every worker stood still"
-    scene.seen.count()
-    back = scene.until_true(lambda: _ready(scene.target) == 200, within_s=10.0)
-    assert back, "/readyz does not say 200 ten seconds after the workers go on"
+        assert said_no, f"/readyz still says 200 {WORKER_GONE_S:g} s after every worker stood still"
+        scene.seen.count()
+        back = scene.until_true(lambda: _ready(scene.target) == 200, within_s=10.0)
+        assert back, "/readyz does not say 200 ten seconds after the workers go on"
     scene.seen.control("ready before and after")

@@ -241,7 +241,7 @@ _tasks, _replays = partial(_sum, "agent_tasks_total"), partial(_sum, REPLAYS)
 
 @drill("drill/observability/dlq-depth-is-the-tables", needs=SQL, after=SIGNED, covers=("L14",), phase="last")
 def test_dlq_depth_is_the_tables(scene: Scene) -> None:
-    """Seven new dead letters raise dlq_items by seven.
+    """Seven new dead letters raise dlq_items by seven, though two are old, one is put off and one has no retry left.
 
     The gate and the operator read the depth here; a number that drifts from the table hides a growing queue.
     """
@@ -261,7 +261,7 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
         before = _scrape(scene.http, scene.seen).total("dlq_items")
         scene.seen.require(before is not None, "/metrics has no dlq_items", by="drill/observability/series-are-there")
         firsts.append(before or 0.0)
-        scene.tenants.add_items(company, 7)
+        scene.add_seven(company)
         shown = scene.until_true(probe, within_s=GAUGES_S)
     scene.seen.value(grown, 7, "items")
     is_quiet = shown or scene.one(others, company) == found

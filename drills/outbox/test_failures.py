@@ -172,7 +172,7 @@ def _put_off(scene: Scene, company: str) -> bool:
 @drill("drill/outbox/dead-letter-once", covers=("K14", "L01"))
 def test_dead_letter_once(scene: Scene) -> None:
     """After its last attempt an event is dead, has no effect, and is in the dead letter queue once, with a reason and
-    dated now; so is the next event of its key. It stays so when it is sent again.
+    dated now; so is the next event of its key. It stays so when it is sent again, and two days later.
 
     An event that is dropped after its last attempt is lost, and nobody is told.
     """
@@ -202,6 +202,12 @@ def test_dead_letter_once(scene: Scene) -> None:
     scene.emit(company, key="k", payload=payload, event_id=events[0])
     dead = scene.count("event_outbox", company, "dead_at is not null")
     assert dead == 2, f"one of two dead events is sent again, and {dead} are dead; due: 2, as it is a duplicate"
+    scene.rows("update public.event_outbox set dead_at = dead_at - interval '2 days' where company_id = %s", company)
+    scene.passes_by(company, 1)
+    dead = scene.count("event_outbox", company, "dead_at is not null")
+    assert dead == 2, (
+        f"of two events that have been dead for two days {dead} are dead: what was given up is tried again"
+    )
     scene.in_one_state(company)
     scene.seen.count(5)
 

@@ -93,13 +93,16 @@ def test_outbox_switch_stops_replays(scene: Scene) -> None:
 @drill("drill/flags/outbox-off-takes-direct-path", covers=("H01",))
 def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     """With `outbox.enabled` off, an event takes the direct path, be it of sixty kilobytes: its effect is there with the
-    answer. Sent again, it is a duplicate.
+    answer, and its state says so. Sent again, it is a duplicate.
 
     A rollback that leaves events in a switched-off outbox loses them.
     """
     company = scene.company()
     on = scene.emit(company, control=True)
     scene.seen.require(on["path"] == "outbox", "with the flag on, the event did not take the outbox")
+    scene.write_outbox(company, aggregate_key="k", next_attempt_at=scene.value("select now() + interval '1 hour'"))
+    waiting = str(scene.emit(company, key="k")["event_id"])
+    waits = scene.event_status(waiting, company).get("status")
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
     event, payload = new_id("event"), large_payload()
     off = scene.emit(company, event_id=event, payload=payload)
@@ -112,7 +115,10 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     queued = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
     assert queued == 0, f"the direct event has {queued} outbox rows"
     shown = scene.event_status(event, company, done=True)
-    assert shown.get("effect_at"), f"effect_at of a direct event is {shown.get('effect_at')!r}; it had its effect"
+    unsaid = [name for name in ("committed_at", "effect_at") if not shown.get(name)]
+    assert not unsaid, f"a direct event had its effect, and its state shows no {' and no '.join(unsaid)}"
+    same = shown.get("status") == waits and waiting not in scene.effects([waiting])
+    assert not same, f"the status of a direct event that had its effect is {waits!r}, as of one that waits"
     scene.seen.count(2)
 
 

@@ -247,20 +247,16 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     if current().has("replay_runs", "completed_at"):
         ended_at = scene.value("select completed_at from public.replay_runs where id = %s", run)
         assert ended_at is None, f"the paused run has completed_at {ended_at} with {30 - after} items to go"
-    _is_read(scene, run, company)
-    scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
-    scene.quiet(company)
+    if current().has("replay_runs", "requested_at"):
+        scene.rows("update public.replay_runs set requested_at = requested_at - interval '2 days' where id = %s", run)
+    _is_held(scene, run, company, other)
     assert scene.number(done, run) == after, "the paused run went on, beside another tenant's"
     if scene.claims("flags"):
         scene.set_flag(company, OUTBOX_FLAG, enabled=False)
         scene.pause(company, on=False)
-        _is_read(scene, run, company)
-        scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
-        scene.quiet(company)
+        _is_held(scene, run, company, other)
         assert scene.number(done, run) == after, "the run went on, not paused, but switched off"
         scene.set_flag(company, OUTBOX_FLAG, enabled=True)
-    if current().has("replay_runs", "requested_at"):
-        scene.rows("update public.replay_runs set requested_at = requested_at - interval '2 days' where id = %s", run)
     scene.pause(company, on=False)
     row = scene.ended(run, within_s=12 + 0.03 * delay_ms)  # a worker may take the items one after another
     assert (row["success_count"], row["failure_count"]) == (30, 0), f"after the pause the run counts {row}"
@@ -276,10 +272,18 @@ def _is_stopped(scene: Scene, company: str, run: str) -> None:
     scene.charged(company, end["success_count"] + end["failure_count"], "a run that was stopped in a pause")
 
 
-def _is_read(scene: Scene, run: str, company: str) -> None:
-    """The claim: a run is found, whatever holds it, where runs can be read."""
+def _is_held(scene: Scene, run: str, company: str, other: str) -> None:
+    """The claim: a run is found, whatever holds it, where runs can be read; beside another tenant's run, what of it
+    waits stays `replaying`: nobody may take it a second time.
+    """
     if "/dlq-replay/{replay_run_id}" not in current().lacking:
         scene.seen.expect(*scene.get_run(run, company), 200)
+    scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
+    scene.quiet(company)
+    held, open_ = scene.unfinished(run), scene.count("dead_letter_queue", company, "status = 'replaying'")
+    assert open_ == held, (
+        f"{held} outbox rows of a run that is held are waiting, and {open_} of its items are replaying"
+    )
 
 
 def _waiting_in_a_run(scene: Scene, company: str) -> list[str]:

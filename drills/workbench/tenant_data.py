@@ -53,6 +53,7 @@ def large_payload() -> dict[str, Any]:
 ALWAYS_FAILS: dict[str, Any] = {"drill": {"fail_times": -1}}
 POISON = as_jsonb(ALWAYS_FAILS)
 """A payload with which the drill agent fails each time."""
+PUT_OFF = "update public.event_outbox set next_attempt_at = now() + interval '1 hour', payload = '{}'"
 SCRIPTED = as_jsonb({"drill": {"delay_ms": 1}})
 """A payload that asks the drill agent for something, and has its effect at once."""
 
@@ -240,6 +241,18 @@ class TenantData(Database):
         """A dead letter that a replay takes, one that is resolved and one that is put off; their ids."""
         kinds: tuple[dict[str, str], ...] = ({}, {"status": "resolved"}, {"retry_after": "2999-01-01T00:00:00Z"})
         return [one for columns in kinds for one in self.add_items(company, 1, **columns)]
+
+    def add_seven(self, company: str) -> None:
+        """Seven pending dead letters of a tenant: three are due, two are old, one is put off, one has no retry left."""
+        kinds: tuple[tuple[dict[str, Any], int], ...] = (
+            ({}, 3),
+            ({"age_s": 172_800}, 2),
+            ({"retry_after": "2999-01-01T00:00:00Z"}, 1),
+            ({"max_retries": 0}, 1),
+        )
+        for columns, count in kinds:
+            known = all(current().has("dead_letter_queue", name) for name in columns.keys() - {"age_s"})
+            self.tenants.add_items(company, count, **(columns if known else {}))
 
     def add_last(self, company: str, payload: str, count: int = 1) -> None:
         """Pending dead letters that are claimed after all others of the tenant."""

@@ -38,7 +38,7 @@ class ProcessState:
 
 class Control:
     """A client of the control socket. As a context it marks a drill that disturbs the stack on purpose
-    (`is_disrupted`), and mends everything at its end.
+    (`is_disrupted`), and mends everything at its end. Where that fails, what the drill has found stands.
     """
 
     def __init__(self, path: str) -> None:
@@ -50,9 +50,12 @@ class Control:
         fcntl.flock(self._mark, fcntl.LOCK_SH)  # the kernel drops it when the process is killed
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, found: type[BaseException] | None, *_error: object) -> None:
         try:
             self.mend()
+        except ControlError:
+            if found is None:
+                raise
         finally:
             if self._mark is not None:
                 os.close(self._mark)

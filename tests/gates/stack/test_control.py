@@ -140,6 +140,15 @@ def test_without_a_stack_the_client_says_so(tmp_path: Path) -> None:
         Control(str(tmp_path / "control.sock")).processes()
 
 
+def test_what_a_drill_has_found_stands(tmp_path: Path) -> None:
+    """A finding is not replaced by the error of a stack that cannot be mended; without one, that error is told."""
+    nobody = str(tmp_path / "control")
+    with pytest.raises(AssertionError, match="not ready"), Control(nobody):
+        raise AssertionError("it is not ready again")
+    with pytest.raises(ControlError), Control(nobody):
+        pass
+
+
 def test_stop_of_a_frozen_process_ends_it(stack: FakeStack) -> None:
     """A frozen process still ends at SIGTERM, because stop thaws it first."""
     process = stack.processes[0]
