@@ -20,7 +20,7 @@ from gates.errors import CannotWork, GateError, NotRolledBack, first_line, of_fi
 from gates.evidence import CheckSpec, Evidence, JsonValue, moment, stamp, typed
 from gates.evidence_file import MOST_BYTES, ChainEnd, read_log
 from gates.text import characters, foreign
-from gates.verdict import Action, Decision, Verdict, settle
+from gates.verdict import GOES_ON, Action, Decision, Verdict, settle
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = _policy(run)
         decided_at = _member(run, "decided_at", moment)
-        action = _member(run, "action", Action.from_json)
+        action = _member(run, "action", _acted)
         end = _member(run, "evidence", lambda found: typed(ChainEnd(**found)))
         evidence = read_log(folder / EVIDENCE, end).evidence
         started_at, finished_at = _member(run, "started_at", _text), _member(run, "finished_at", _text)
@@ -248,6 +248,13 @@ def _readable(run: Mapping[str, Any]) -> None:
     for name in TEXTS:
         if name in run:
             _member(run, name, _text)
+
+
+def _acted(data: dict[str, Any]) -> Action:
+    action = Action.from_json(data)
+    if action.result not in GOES_ON and not action.holds:
+        raise ValueError("no gate writes this result of an action that does not hold")
+    return action
 
 
 def _policy(run: Mapping[str, Any]) -> Policy:
