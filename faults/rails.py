@@ -21,7 +21,6 @@ from replay_service.worker.parts import WORKER_QUERIES, WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
 RUN_ITEMS = 40
-WAITS = f"{LIFE}/item-waits-until-it-is-due"
 FAILED = "RETURNING r.success_count, r.failure_count"
 
 
@@ -52,33 +51,6 @@ def small_runs_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
 def the_last_item_stops_nothing(settings: WorkerSettings) -> WorkerParts:
     """A run is not judged with its last item: one of five that all fail is called completed."""
     return _unbraked(settings, "r.success_count + r.failure_count >= r.target_count")
-
-
-@worker(lambda p: _goes_on_beside(p, 10), WAITS, "beside 10 items")
-def each_relay_counts_its_own(settings: WorkerSettings) -> WorkerParts:
-    """A worker counts its own claims alone: two workers have twenty items of a run in flight."""
-    own = "e.claimed_until > now() AND e.claim_token IS NOT NULL\n"
-    return altered_worker(settings, ("claim_items", "e.claimed_until > now()\n", own))
-
-
-@worker(lambda p: _goes_on_beside(p, 0), WAITS, "beside 9 items")
-def items_of_another_relay_are_taken(settings: WorkerSettings) -> WorkerParts:
-    """A worker takes items of a run that another one has claimed."""
-    unclaimed = " AND (e.claimed_until IS NULL OR e.claimed_until <= now())"
-    return altered_worker(settings, ("claim_items", unclaimed, ""))
-
-
-def _goes_on_beside(probe: Probe, claimed: int) -> bool:
-    """Whether an item of a run is delivered beside so many others of it that are claimed, or (0) when it is claimed."""
-    add = """INSERT INTO event_outbox (company_id, event_type, replay_run_id, claimed_until)
-        SELECT %s, 'witness.done', %s, CASE WHEN n > %s THEN NULL ELSE now() + interval '1 hour' END
-        FROM generate_series(1, %s) n"""
-    done = "SELECT count(*) FROM event_outbox WHERE company_id = %s AND processed_at IS NOT NULL"
-    with probe.tenant() as company:
-        probe.letters(company, 1, **SLOW)
-        run = probe.replay(company).json()["replay_run_id"]
-        probe.rows(add, company, run, claimed or 1, claimed + 1)
-        return probe.within(4, lambda: probe.value(done, company) >= 2)
 
 
 @worker(lambda p: _ends_completed(p, token=True), f"{LIFE}/stops-soon-above-a-fifth", "failed is 'completed'")

@@ -11,10 +11,8 @@ from gates.checks.recorder import check
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
-DUE = """update public.event_outbox set next_attempt_at = now(), claimed_until = now() + case
-when event_id::text = any(%s) then interval '1 hour' else interval '-1 minute' end
+DUE = """update public.event_outbox set next_attempt_at = now(), claimed_until = now() - interval '1 minute'
 where replay_run_id = %s and processed_at is null"""
-"""As another relay that takes the events named: the claims of all others have run out."""
 
 
 @pytest.mark.waits(0.5)
@@ -50,11 +48,9 @@ def test_ten_in_flight(scene: Scene) -> None:
 @pytest.mark.rewrites
 @drill("drill/lifecycle/item-waits-until-it-is-due", covers=("E10", "K14"))
 def test_item_waits_until_it_is_due(scene: Scene) -> None:
-    """A postponed item of a run waits until it is due, while the others are delivered. No other is delivered beside ten
-    that another relay has claimed; ten expired claims stop no run.
+    """A postponed item of a run waits until it is due, while the others are delivered; ten expired claims stop no run.
 
-    What somebody put off until the partner is back is sent at once; a run whose worker was killed never goes on; where
-    each relay counts its own claims alone, every further one sends ten more of a bad replay.
+    What somebody put off until the partner is back is sent at once; a run whose worker was killed never goes on.
     """
     scene.claims_drill_agent()
     behind_ten = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 12)"
@@ -69,19 +65,9 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
     scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=6 + 2 * took_s)
     scene.passes_by(company, 2)
-    events = [str(r["event_id"]) for r in kept]
-    early = scene.effects(events)
+    early = scene.effects([str(r["event_id"]) for r in kept])
     assert not early, f"{len(early)} of 12 items were delivered an hour before they were due"
-    for claimed, due in ((10, 12), (9, 15)):
-        scene.rows(DUE, events[:claimed], run)
-        scene.until_true(partial(lambda least: scene.number(done, run) >= least, due), within_s=3)
-        scene.passes_by(company, claims=True)
-        scene.until_true(partial(lambda most: scene.number(done, run) > most, due), within_s=0.5)
-        went = scene.number(done, run)
-        assert went <= due, f"beside {claimed} items that another relay has claimed, {went} of 24 are done; due: {due}"
-        taken = len(scene.effects(events[:claimed]))
-        assert not taken, f"beside {claimed} items that another relay has claimed, {taken} of these had their effect"
-    scene.rows(DUE, [], run)
+    scene.rows(DUE, run)
     scene.until(lambda: scene.number(done, run) == 24, "items of a run whose claims ran out", within_s=8)
     row = scene.ended(run, within_s=8)
     assert row["success_count"] == 24, f"{row['success_count']} of 24 items were delivered when all were due"
