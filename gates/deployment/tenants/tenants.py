@@ -6,6 +6,7 @@ The ids created are the only ones that the second pass of alerts and data checks
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -71,6 +72,7 @@ class Tenants:
     rollouts: Mapping[str, int] = field(default_factory=lambda: {OUTBOX_FLAG: 10})
     on_create: Callable[[str], object] | None = None
     lease: str = ""
+    _added: Counter[str] = field(default_factory=Counter, repr=False)
 
     def create(self, *, label: str = "t") -> str:
         """A new company whose buckets lie within `rollouts`. Returns its id.
@@ -104,17 +106,20 @@ class Tenants:
         return self.add_rows(company, [columns] * count)
 
     def add_rows(self, company: str, rows: Sequence[Mapping[str, object]]) -> list[str]:
-        """Add DLQ items of one tenant, one per mapping of columns, oldest first unless `created_at` says otherwise.
+        """Add DLQ items of one tenant, one per mapping of columns, oldest first and after those of earlier calls, a second
+        apart (a deployment may keep no parts of it), unless `age_s` says otherwise.
 
         All mappings have the same names. `age_s` (seconds) gives created_at as an age; a missing `id` is generated, and
         a missing payload names it. Returns their ids in order.
         """
         if not rows:
             return []
+        oldest_s = 3600 - self._added[company]
+        self._added[company] += len(rows)
         ids = [str(row.get("id") or new_id("item")) for row in rows]
         defaults = {"event_type": "drill.item", "error_type": "drill"}
         filled = [
-            {**defaults, "payload": json.dumps({"item": one}), "age_s": 3600 - index, **row}
+            {**defaults, "payload": json.dumps({"item": one}), "age_s": oldest_s - index, **row}
             for index, (one, row) in enumerate(zip(ids, rows, strict=True))
         ]
         names = [n for n in filled[0] if n not in {"age_s", "id"}]

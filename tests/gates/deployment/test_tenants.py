@@ -48,6 +48,20 @@ def test_no_candidate_is_drawn_after_one_that_will_do(migrated_url: str) -> None
     assert [one for one in drawn if bucket(OUTBOX_FLAG, one) < 10] == [company]
 
 
+def test_letters_of_a_later_call_are_younger_where_times_are_whole_seconds(migrated_url: str) -> None:
+    """A deployment that keeps no parts of a second has them in the order in which they were added."""
+    with session(migrated_url) as connection:
+        connection.execute("alter table public.dead_letter_queue alter created_at type timestamptz(0)")
+        tenants = Tenants(connection, "t")
+        company = tenants.create()
+        added = [one for count in (1, 2, 1) for one in tenants.add_items(company, count)]
+        kept = "select array_agg(id::text order by created_at) from public.dead_letter_queue where company_id = %s"
+        times = "select count(distinct created_at) from public.dead_letter_queue where company_id = %s"
+        assert value(connection, kept, company) == added
+        assert value(connection, times, company) == len(added)
+        tenants.remove([company])
+
+
 def _until_waiting(url: str, count: int) -> None:
     with session(url) as connection:
         until(lambda: int(str(value(connection, WAITING))) >= count, what=f"{count} sessions that wait for a lock")
