@@ -106,8 +106,8 @@ class Tenants:
         return self.add_rows(company, [columns] * count)
 
     def add_rows(self, company: str, rows: Sequence[Mapping[str, object]]) -> list[str]:
-        """Add DLQ items of one tenant, one per mapping of columns, oldest first and after those of earlier calls, seconds
-        apart (a deployment may keep no parts of one), unless `age_s` says otherwise.
+        """Add DLQ items of one tenant, one per mapping of columns, oldest first and after those of earlier calls,
+        unless `age_s` says otherwise. They are seconds apart: a deployment may keep no parts of one.
 
         All mappings have the same names. `age_s` (seconds) gives created_at as an age; a missing `id` is generated, and
         a missing payload names it. Returns their ids in order.
