@@ -16,7 +16,7 @@ from drills.workbench.database import SqlDoor, query
 from drills.workbench.journal import JOURNAL, Journal
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
-from drills.workbench.turns import TOGETHER, WAITS, Crew
+from drills.workbench.turns import BESIDE_LOAD, TOGETHER, WAITS, Crew
 from gates import disk
 from gates.checks.recorder import Observer, Unmet, spec_of
 from gates.deployment.dialect.signature import timed_by
@@ -73,6 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{WAITS}(seconds): the check waits for half a second or longer; it begins early"
     )
+    config.addinivalue_line("markers", f"{BESIDE_LOAD}: the checks of this module disturb no load")
     config.addinivalue_line("markers", f"{TOGETHER}: the checks of this module are run by one process")
     config.addinivalue_line("markers", f"{REWRITES}: the check changes by SQL what the service wrote: no journal")
     config.stash[JOURNAL] = Journal()

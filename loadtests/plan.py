@@ -45,6 +45,7 @@ class LoadPlan:
     baseline_url: the previous release, which gets the same calls at the same time; slower_percent, failed_percent: what
     the release may be slower, and may fail more often. clock_offset_s: how far the target's clock is before ours.
     `lease` goes into the names of the companies (see `gates.deployment.tenants.leftovers`): a mark, and epoch seconds.
+    drilled: the file that lists the companies of drills beside the load: their dead letters are not counted.
     The run ends when it is no longer a child of the process `parent` (0: whoever started it).
     `most_exact` values of each metric are kept as measured (8 bytes each); a metric with more goes over to a histogram.
     """
@@ -89,6 +90,7 @@ class LoadPlan:
     rate_per_s: float = 50.0
     keep_tenants: bool = False
     lease: str = "t0"
+    drilled: str = ""
     parent: int = 0
     most_exact: int = 20_000_000
     baseline_url: str = ""

@@ -4,6 +4,8 @@ import uuid
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
@@ -11,6 +13,8 @@ from gates.checks.recorder import check
 from gates.deployment.redaction import telling
 from gates.deployment.requests import SIGNATURE, Request, replay_fields, token_post
 from gates.evidence import Severity
+
+pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=SQL, after=SIGNED)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import psycopg
+import pytest
 
 from drills.workbench.audit_chain import GENESIS, broken_links, head_of
 from drills.workbench.checks import SIGNED, SQL
@@ -14,6 +15,8 @@ from gates.deployment.http.client import NoAnswer
 from gates.deployment.sql.database import execute
 from gates.deployment.sql.failures import in_words
 from gates.evidence import TargetKind, Where
+
+pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=SQL, after=SIGNED)
 

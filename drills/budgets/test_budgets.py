@@ -3,6 +3,8 @@
 import uuid
 from functools import partial
 
+import pytest
+
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.observation import Breach
@@ -11,6 +13,8 @@ from gates.deployment.dialect.current import current
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.sql.database import execute
 from gates.evidence import Severity, Where
+
+pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=SQL, after=SIGNED)
 

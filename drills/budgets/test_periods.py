@@ -5,11 +5,15 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.sql.database import execute, value
 from gates.evidence import Severity
+
+pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=SQL, after=SIGNED)
 

@@ -18,6 +18,8 @@ from gates.deployment.dialect.current import current
 from gates.deployment.requests import encode_body, replay_fields, signed_post_v2, token_post
 from gates.evidence import Severity
 
+pytestmark = pytest.mark.beside_load
+
 drill = partial(check, needs=TENANTS, after=SIGNED)
 
 

@@ -10,6 +10,8 @@ from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.sql.database import execute
 from gates.evidence import Severity
 
+pytestmark = pytest.mark.beside_load
+
 KEY_LENGTH = current().limit("key_length")
 PARTED = ":/|#?&,;=@"
 """What some would part a key at."""

@@ -4,6 +4,8 @@ import json
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY
@@ -13,6 +15,8 @@ from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import replay_fields
 from gates.evidence import Severity
+
+pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.bench import Bench
 from drills.workbench.checks import LIMIT, SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
@@ -16,6 +18,8 @@ from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import SIGNATURE, Request, encode_body, forged_signature, post, signed_get, token_post
 from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Severity
+
+pytestmark = pytest.mark.beside_load
 
 ADMITTED = current().limit("calls")
 NEXT = f"call {ADMITTED + 1}"

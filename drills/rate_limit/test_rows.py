@@ -20,6 +20,8 @@ from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Severity, Where
 from gates.text.foreign import count
 
+pytestmark = pytest.mark.beside_load
+
 ADMITTED = current().limit("calls")
 NEXT = f"call {ADMITTED + 1}"
 WINDOW_S = current().limit("window_s")

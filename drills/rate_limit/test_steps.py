@@ -14,6 +14,8 @@ from gates.deployment.dialect.current import current
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.tenants.tenants import REPLAY_FLAG
 
+pytestmark = pytest.mark.beside_load
+
 ADMITTED = current().limit("calls")
 drill = partial(check, needs=TENANTS, after=LIMIT)
 

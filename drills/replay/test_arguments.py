@@ -4,12 +4,16 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from drills.workbench.checks import SIGNED, SQL, TENANTS
 from drills.workbench.scene import LISTS, Scene, new_key
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.requests import BUSY
+
+pytestmark = pytest.mark.beside_load
 
 WANTED = "e\u0301%".ljust(200, "x")
 OTHERS = (WANTED.replace("e\u0301", "\u00e9"), f"{WANTED[:-1]}y", WANTED.replace("%", " "))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.bench import Bench, said_beside
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import Minter
@@ -14,6 +16,8 @@ from gates.deployment.dialect.exchange import real_member
 from gates.deployment.requests import token_post
 from gates.deployment.tenants.tenants import owned_tables
 from gates.evidence import Severity, Where
+
+pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
 RESTLESS_S = 3.0

@@ -9,6 +9,8 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PUT_OFF, as_jsonb
 from gates.checks.recorder import check
 
+pytestmark = pytest.mark.beside_load
+
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
 DUE = """update public.event_outbox set next_attempt_at = now(), claimed_until = now() - interval '1 minute'

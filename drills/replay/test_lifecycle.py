@@ -18,6 +18,8 @@ from gates.deployment.ids import new_id
 from gates.deployment.requests import Answer
 from gates.evidence import Severity
 
+pytestmark = pytest.mark.beside_load
+
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
 ALONE_S = 1.0

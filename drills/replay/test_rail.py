@@ -16,6 +16,8 @@ from drills.workbench.tenant_data import BUDGET_FLAG, POISON, PUT_OFF, altered, 
 from gates.checks.recorder import Unmet, check
 from gates.deployment.requests import replay_fields, token_post
 
+pytestmark = pytest.mark.beside_load
+
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
 LATE_POISON = as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})

@@ -4,6 +4,8 @@ import json
 import uuid
 from typing import Any
 
+import pytest
+
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from gates.checks.recorder import check
@@ -11,6 +13,8 @@ from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.requests import SIGNATURE, encode_body, forged_signature, signed_post_v2, token_post
 from gates.evidence import Severity, Where
+
+pytestmark = pytest.mark.beside_load
 
 
 def _ids(count: int) -> list[str]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 
 import psycopg
+import pytest
 
 from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene, new_key
@@ -21,6 +22,8 @@ from gates.deployment.requests import bucket
 from gates.deployment.sql.database import Connection, execute, value
 from gates.deployment.tenants.tenants import OUTBOX_FLAG
 from gates.evidence import Where
+
+pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=SQL)
 

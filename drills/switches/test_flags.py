@@ -20,6 +20,8 @@ from gates.deployment.tenants.loans import LiveRow
 from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.evidence import Severity, Where
 
+pytestmark = pytest.mark.beside_load
+
 drill = partial(check, needs=SQL, after=SIGNED)
 
 V2_FLAG = "security.signing_v2_required"

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.bench import Bench
 from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.credentials import MISSING, REPLAY, Minter, Signer
@@ -30,6 +32,8 @@ from gates.deployment.requests import (
     token_post,
 )
 from gates.evidence import Severity
+
+pytestmark = pytest.mark.beside_load
 
 drill = partial(check, needs=("tenants", "mint"), after=TOKEN)
 

@@ -7,8 +7,9 @@ of a drill is waiting. They are given the checks in their order, and send the re
 A check of the main part that found the workers busy with others runs once more behind it, alone.
 
 With `--beside-load L` the load runs in the middle: a byte to `--calls` asks the gate for it, and one from `--when-told`
-says that it is over. Until then L processes run the checks that ask the database nothing, and so make no dead letters,
-which the load counts. The others work before it.
+says that it is over. Until then L processes run what disturbs no load: checks that ask the database nothing, or whose
+module is marked; those that wait are not counted. The others work before it. The load counts as a check at work: what
+is late beside it is asked again.
 """
 
 import itertools
@@ -35,9 +36,9 @@ from gates.evidence import Severity
 
 SENTINELS, BEHIND, MAIN, LOADED, LAST = 1, 2, 3, 4, 5
 """Ranks: sentinels that depend on no other, those that do, `main`, its part beside the load, `last`."""
-WAITS, TOGETHER = "waits", "together"
-"""Marks a check that waits for half a second or longer: `waits(seconds)`; and a module whose checks share what one of
-them did, so that one process runs them all.
+WAITS, TOGETHER, BESIDE_LOAD = "waits", "together", "beside_load"
+"""Marks a check that waits for half a second or longer: `waits(seconds)`; a module whose checks share what one of them
+did, so that one process runs them all; and a module whose checks may run beside the load.
 """
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
@@ -73,6 +74,11 @@ def asks_database(unit: Unit) -> bool:
     """Whether running the unit opens a database session."""
     needs = {need for item in unit if (spec := spec_of(item)) for need in spec.needs}
     return bool(needs & {"database", "tenants"}) or any("sql_door" in item.fixturenames for item in unit)  # type: ignore[attr-defined]
+
+
+def may_run_beside_load(unit: Unit) -> bool:
+    """Whether the unit asks the database nothing, or its module says that it disturbs no load."""
+    return not asks_database(unit) or any(item.get_closest_marker(BESIDE_LOAD) for item in unit)
 
 
 def pages(item: pytest.Item) -> bool:
@@ -128,7 +134,7 @@ class Crew:
         """The ranks with their units, in turn."""
         for number, ranked in itertools.groupby(items, rank):
             units = in_units([*ranked])
-            beside = [unit for unit in units if not asks_database(unit)] if number == MAIN and self._load else []
+            beside = [unit for unit in units if may_run_beside_load(unit)] if number == MAIN and self._load else []
             yield number, [unit for unit in units if unit not in beside]
             if beside:
                 yield LOADED, beside
@@ -137,7 +143,7 @@ class Crew:
 @dataclass(slots=True)
 class _Load:
     """The load that runs beside checks until the gate says by `told`, a file descriptor, that it is over. most: how
-    many processes may work meanwhile.
+    many processes may work meanwhile, without those that wait.
     """
 
     told: int
@@ -149,6 +155,7 @@ class _Load:
     def asked_for(cls, config: pytest.Config, most: int) -> Iterator[Self]:
         """A load that begins now; at the end of the block it is over."""
         load = cls(config.getoption("--when-told"), most)
+        Scene.crowd.go_on()
         os.write(config.getoption("--calls"), b"1")
         yield load
         load.look(None)
@@ -158,6 +165,7 @@ class _Load:
         if not self.is_over and wait([self.told], wait_s):
             os.read(self.told, 1)
             self.is_over = True
+            Scene.crowd.note(Scene.crowd.own, IDLE)
         return self.is_over
 
 
@@ -227,12 +235,16 @@ def _run(
     for unit in units:
         (others if not asks_database(unit) else waits if wait_s(unit[0]) else work).append(unit)
     idle, at_work, seen = [*children], dict[object, _Child](), _Seen()
+
+    def working() -> int:
+        return sum(not one.waits for one in at_work.values())
+
     while True:
         for child in [*idle]:
-            is_room = 2 * sum(one.waits for one in at_work.values()) < len(children)
+            is_room = 2 * (len(at_work) - working()) < len(children)
             own = waits if waits and (is_room or not work) else work
             due = own if child.asks and own else others
-            is_free = load is None or load.look() or len(at_work) < load.most
+            is_free = due is waits or load is None or load.look() or working() < load.most
             if due and is_free and not session.shouldfail:
                 child.waits = due is waits
                 Scene.crowd.note(child.place, DRILLING)

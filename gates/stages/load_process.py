@@ -64,7 +64,7 @@ def load(
     folder = disk.folder(out / FOLDER)
     for name in ("result.json", COMPANIES, CROWDED):  # that of an earlier run must not count
         (folder / name).unlink(missing_ok=True)
-    plan = plan_of(target, options)
+    plan = {**plan_of(target, options), "drilled": str(out / COMPANIES) if options.whole_run else ""}
     started_at = stamp(dt.datetime.now(dt.UTC))
     if not plan["base_url"]:
         return [_unknown(spec.id, "no BASE_URL was given, so there is nothing to load", started_at) for spec in SPECS]

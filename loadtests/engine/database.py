@@ -14,6 +14,7 @@ from pathlib import Path
 import gevent
 import psycopg
 
+from gates import disk
 from gates.deployment.dialect.current import AbsentColumn, AbsentTable
 from gates.deployment.ids import id_of, new_id
 from gates.deployment.sql.database import Connection, connect, execute, sql
@@ -183,7 +184,7 @@ class BacklogPoller:
                 self._connection = connect(self._url, read_only=True)
             outbox = execute(self._connection, sql(FOLDER / "backlog.sql"))[0]
             sessions = execute(self._connection, sql(FOLDER / "connections.sql"), self._looked_at)[0]
-            letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded)[0]
+            letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded, self._drilled())[0]
             self._look_at_switches(execute(self._connection, sql(FOLDER / "outbox_paused.sql"))[0])
         except psycopg.Error as error:
             self._refused += 1
@@ -207,6 +208,11 @@ class BacklogPoller:
             items = _number(letters["items"])
             self.first_items = items if is_first else self.first_items
             self.samples.add("dlq_items", items, at=now)
+
+    def _drilled(self) -> list[str]:
+        """The companies of the drills so far."""
+        listing = Path(self.plan.drilled)
+        return disk.read_text(listing).split() if listing.is_file() else []
 
     def _look_at_switches(self, now: dict[str, object]) -> None:
         """Note what is less on than at the first look: an operator may switch anything off at any time."""

@@ -132,6 +132,7 @@ def test_works(sql_door): pathlib.Path("worked").touch()
 LOADED = """
 import pathlib, time
 import pytest
+from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 
 @pytest.fixture
@@ -148,9 +149,10 @@ def at_work():
 @check("drill/x/main")
 def test_main(sql_door): pathlib.Path("main-is-over").touch()
 
+@pytest.mark.beside_load
 @pytest.mark.parametrize("number", range(6))
-@check("drill/x/asks-nothing")
-def test_asks_nothing(number):
+@check("drill/x/marked")
+def test_marked(sql_door, number):
     assert pathlib.Path("main-is-over").exists()
     place = pathlib.Path(f"works-{number}")
     place.touch()
@@ -160,8 +162,26 @@ def test_asks_nothing(number):
         assert time.monotonic() < deadline
     place.unlink()
 
+@pytest.mark.beside_load
+@pytest.mark.waits(1)
+@check("drill/x/waits")
+def test_waits(sql_door):
+    deadline = time.monotonic() + 20
+    while not pathlib.Path("most-2").exists():
+        assert time.monotonic() < deadline
+
+@check("drill/x/asks-nothing")
+def test_asks_nothing():
+    assert pathlib.Path("main-is-over").exists()
+    deadline = time.monotonic() + 20
+    while at_work():
+        assert time.monotonic() < deadline
+    assert Scene.crowd.others_drill()
+
 @check("drill/x/last", phase="last")
-def test_last(): assert pathlib.Path("is-over").exists()
+def test_last():
+    assert pathlib.Path("is-over").exists()
+    assert not Scene.crowd.others_drill()
 """
 SHARING = """
 import pytest
@@ -227,7 +247,7 @@ def start(folder: Path, *options: str, ends: Sequence[int] = (), **modules: str)
     """Start pytest over these modules, with these ends of pipes."""
     for name, text in {"conftest": CONFTEST, **modules}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    ini = "[pytest]\nmarkers = check\n    together\n    waits\n"
+    ini = "[pytest]\nmarkers = check\n    together\n    waits\n    beside_load\n"
     (folder / "pytest.ini").write_text(ini, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
@@ -263,20 +283,22 @@ def test_waits_leave_a_process_to_the_others(tmp_path: Path) -> None:
 
 
 def test_the_load_runs_beside_what_disturbs_none(tmp_path: Path) -> None:
-    """Two of three processes work beside the load, after what could disturb it. The last phase waits for its end."""
+    """Two of three processes work beside the load, after what could disturb it, and a check that waits is none of them.
+    For all of them the target is busy with others. The last phase waits for the end of the load.
+    """
     (waits, tell), (called, calls) = os.pipe(), os.pipe()
     options = ("-p", "gates.checks.recorder", "--beside-load=2", f"--when-told={waits}", f"--calls={calls}")
     process = start(tmp_path, *options, ends=(waits, calls), test_loaded=LOADED)
     os.write(tell, b"1")
     assert os.read(called, 1)
-    until(lambda: len((tmp_path / "ran").read_text(encoding="utf-8").split()) == 7)
+    until(lambda: len((tmp_path / "ran").read_text(encoding="utf-8").split()) == 9)
     most = {path.name for path in tmp_path.glob("most-*")}
     (tmp_path / "is-over").touch()
     os.write(tell, b"1")
     said, _ = process.communicate(timeout=60)
     for end in (waits, tell, called, calls):
         os.close(end)
-    assert "8 passed" in said, said
+    assert "10 passed" in said, said
     assert "most-2" in most
     assert "most-3" not in most
 

@@ -159,20 +159,27 @@ def test_held_events_are_no_backlog(db: Connection) -> None:
     assert look(db) == (0, 0.0)
 
 
-def test_the_change_of_dead_letters_leaves_out_what_was_seeded(db: Connection, migrated_url: str) -> None:
-    """Two new dead letters in the run are two, whatever lay there before and whatever the run seeded."""
-    company = a_company(db)
+def test_the_change_of_dead_letters_leaves_out_what_the_gate_made(
+    db: Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """Two new dead letters in the run are two, whatever lay there before, whatever the run seeded and whatever drills
+    beside it make; one without a company counts.
+    """
+    company, drilled = a_company(db), a_company(db)
     insert = (
         "insert into public.dead_letter_queue (company_id, event_type, payload, error_type) values (%s, 'x', '{}', 'x')"
         " returning id::text"
     )
     seeded = str(execute(db, insert, company)[0]["id"])
     execute(db, insert, company)
-    plan = LoadPlan("http://127.0.0.1:1", tenants=(Tenant(company, (seeded,)),))
+    listing = tmp_path / "companies.txt"
+    plan = LoadPlan("http://127.0.0.1:1", tenants=(Tenant(company, (seeded,)),), drilled=str(listing))
     watch = database.BacklogPoller(migrated_url, plan, samples := Samples())
     watch.start()
     execute(db, insert, company)
     execute(db, insert, company)
+    listing.write_text(f"{drilled}\n", encoding="utf-8")
+    execute(db, insert, drilled)
     watch.finish(Acknowledged(), {})
     assert watch.error == ""
     count = samples.select(MetricKey("dlq_items_count"))
