@@ -13,7 +13,7 @@ from gates.deployment.ids import new_id
 from gates.deployment.sql.database import connect
 from sql_checks.attempts.flag_answers import DECIDED, STATUS, VERSION, steps
 from sql_checks.attempts.lives import BESIDE, LIVES, OLD, OLD_ROW, UNTOUCHED
-from sql_checks.attempts.odd_rows import AS_THEY_ARE, GONE, LARGE, LONG, ODD, RUN_COLUMNS, SIZES, SPELT
+from sql_checks.attempts.odd_rows import AS_THEY_ARE, GONE, LARGE, LONG, ODD, OF_AN_EVENT, RUN_COLUMNS, SIZES, SPELT
 from sql_checks.attempts.row_level_security import SEEDS
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
 from sql_checks.attempts.trail_changes import (
@@ -239,6 +239,10 @@ def _writes() -> Iterator[Write]:
     for table, (column, row) in AS_THEY_ARE.items():
         given = AS_GIVEN.format(f"insert into public.{table} {row}", column)
         yield Write(Expected.FILLED, table, f"{column} as it was written", given, SPELT)
+    for table, row in OF_AN_EVENT.items():
+        made = f"with kept as (insert into public.{table} {row} returning event_id)"
+        look = f"{made} select from kept where event_id is distinct from %(id)s"
+        yield Write(Expected.FILLED, table, "event_id as it was written", look)
     for table, row in LONG.items():
         yield Write(Expected.TYPED, table, f"a row {row}", f"insert into public.{table} {row}")
     for table, (column, row) in STATES.items():

@@ -61,6 +61,14 @@ AS_THEY_ARE = {
     "events": ("event_type", "(company_id, event_type, payload, path) values (%(id)s, %(value)s, '{}', 'outbox')"),
 }
 """Table -> a column, and a row with such a word in it."""
+OF_AN_EVENT = {
+    "dead_letter_queue": (
+        "(company_id, event_id, event_type, error_type, payload) values (%(id)s, %(id)s, 'drill.rls', 'drill', '{}')"
+    ),
+    "event_outbox": "(company_id, event_id, event_type, payload) values (%(id)s, %(id)s, 'drill.rls', '{}')",
+    "agent_tasks": "(company_id, agent_name, event_id, status) values (%(id)s, 'drill', %(id)s, 'completed')",
+}
+"""Table -> a row of an event that is known by its id."""
 GONE = {
     "event_outbox": (
         "(company_id, event_type, payload) values (%(id)s, 'drill.gone', '{}')",

@@ -5,7 +5,7 @@
 -- reads: catalogue
 select p.oid::regprocedure::text as subject, 'no pinned search_path' as detail, null::text as witness
 from pg_proc p
-where p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'))
+where p.pronamespace in (select oid from pg_namespace where nspname = any('{public}')) and p.prokind <> 'a'
   and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
 

@@ -186,6 +186,8 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         ("delete from events; create unique index on events (company_id, aggregate_key)", TAKEN),
         (ONE_OF_A_KEY, TAKEN),
         ("delete from event_outbox; create unique index on event_outbox (event_id) where processed_at is null", TAKEN),
+        *((REWRITTEN.format("true", "event_id", "null", t), TAKEN) for t in ("dead_letter_queue", "event_outbox")),
+        (REWRITTEN.format("new.status = 'completed'", "event_id", "null", "agent_tasks"), TAKEN),
         (REOPENED, TAKEN),
         (DISCARDED.format("old.created_at < now() - interval '30 days'"), TAKEN),
         (DISCARDED.format("new.retry_count >= 5"), TAKEN),
