@@ -24,6 +24,13 @@ def unbegun(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
+def deaf() -> None:
+    """Ignore signals from now on: Python drops our handlers before it takes its modules apart, which may take long."""
+    for number in ENDING_SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_IGN)
+
+
 STAYS = "look"
 """The name of a thread that may never return from a library."""
 

@@ -64,12 +64,21 @@ SIGNALLED = """
 import signal, sys
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
-from gates import __main__, cli
+
+class Raises:
+    def __del__(self):
+        signal.raise_signal({number})
+
+    def find_spec(self, name, *_):
+        if name in {{"importlib.metadata", "gates.cli"}}:  # the first that takes long
+            signal.raise_signal({number})
 
 {first}
+from gates import __main__, cli
+
 cli.main = lambda _argv: 20
 code = __main__.main(["rollback"])
-signal.raise_signal({number})
+{last}
 sys.exit(code)
 """
 
@@ -78,11 +87,13 @@ sys.exit(code)
 def test_a_signal_before_the_command_begins_is_told_and_one_after_it_changes_nothing(number: int) -> None:
     """Loading takes a second on slow machines: whoever cancels a rollback then must know that nothing happened."""
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    for first, code, said in (
-        (f"signal.raise_signal({number})", 128 + number, "before it began; nothing was done, and no flag was changed"),
-        ("", 20, ""),
+    loading = "sys.modules.pop('importlib.metadata', None); sys.meta_path.insert(0, Raises())"
+    for first, last, code, said in (
+        (loading, "", 128 + number, "before it began; nothing was done, and no flag was changed"),
+        ("", f"signal.raise_signal({number})", 20, ""),
+        ("", "late = Raises()", 20, ""),  # taken apart with its module
     ):
-        words = [sys.executable, "-c", SIGNALLED.format(first=first, number=number)]
+        words = [sys.executable, "-c", SIGNALLED.format(first=first, last=last, number=number)]
         done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (code, True, bool(said)), done.stderr
 
