@@ -73,7 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{WAITS}(seconds): the check waits for half a second or longer; it begins early"
     )
-    config.addinivalue_line("markers", f"{BESIDE_LOAD}: the checks of this module disturb no load")
+    config.addinivalue_line(
+        "markers", f"{BESIDE_LOAD}: the checks of this module keep neither the service nor the workers busy"
+    )
     config.addinivalue_line("markers", f"{TOGETHER}: the checks of this module are run by one process")
     config.addinivalue_line("markers", f"{REWRITES}: the check changes by SQL what the service wrote: no journal")
     config.stash[JOURNAL] = Journal()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from gates.errors import ENDING_SIGNALS, STAYS, CannotWork, deaf, unbegun
+from gates.errors import ENDING_SIGNALS, STAYS, CannotWork, ignore_signals, unbegun
 
 if threading.current_thread() is threading.main_thread():
     for ending in ENDING_SIGNALS:
@@ -19,7 +19,7 @@ if threading.current_thread() is threading.main_thread():
             signal.default_int_handler,
         }:  # if the parent ignores it, so do we
             signal.signal(ending, unbegun)
-    atexit.register(deaf)  # what is registered first runs last
+    atexit.register(ignore_signals)  # what is registered first runs last
 
 if None in (sys.stdin, sys.stdout, sys.stderr):  # closed by the parent: files opened later would get these numbers
     for number, name in enumerate(("stdin", "stdout", "stderr")):

@@ -24,7 +24,7 @@ def unbegun(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-def deaf() -> None:
+def ignore_signals() -> None:
     """Ignore signals from now on: Python drops our handlers before it takes its modules apart, which may take long."""
     for number in ENDING_SIGNALS:
         if callable(signal.getsignal(number)):

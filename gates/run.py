@@ -30,7 +30,7 @@ from gates.request import RunRequest
 from gates.stages import claims, passed
 from gates.stages.backlog import BacklogWatch
 from gates.stages.clock import ClockWatch
-from gates.stages.context import Context, StageReport
+from gates.stages.context import COMPANIES, Context, StageReport
 from gates.stages.drill import drills
 from gates.stages.load import LOAD, clean_up, load
 from gates.stages.pipeline import pipeline
@@ -43,7 +43,6 @@ from gates.stages.switches import switches
 from gates.stages.turn import Turn
 from gates.verdict import Decision, Verdict, settle
 
-COMPANIES = "companies.txt"
 OWN = (*record.OURS, *record.FOLDERS, *FILES)
 """What a run writes in its folder."""
 ALONE = "allowed: one gate alone in its folder. Give another --output"

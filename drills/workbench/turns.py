@@ -8,8 +8,8 @@ A check of the main part that found the workers busy with others runs once more 
 
 With `--beside-load L` the load runs in the middle: a byte to `--calls` asks the gate for it, and one from `--when-told`
 says that it is over. Until then L processes run what disturbs no load: checks that ask the database nothing, or whose
-module is marked; those that wait are not counted. The others work before it. The load counts as a check at work: what
-is late beside it is asked again.
+module is marked. Those that wait come on top of the L. The others work before the load. The load counts as a check
+at work: what is late beside it is asked again.
 """
 
 import itertools
@@ -77,7 +77,7 @@ def asks_database(unit: Unit) -> bool:
 
 
 def may_run_beside_load(unit: Unit) -> bool:
-    """Whether the unit asks the database nothing, or its module says that it disturbs no load."""
+    """Whether the unit asks the database nothing, or its module is marked."""
     return not asks_database(unit) or any(item.get_closest_marker(BESIDE_LOAD) for item in unit)
 
 

@@ -14,6 +14,9 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, TargetKind, stamp
 from gates.evidence_file import read_lines, write_lines
 
+COMPANIES = "companies.txt"
+"""The file of a stage's companies, one id a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -99,7 +102,7 @@ class Context:
     @property
     def companies(self) -> Path:
         """The companies that this run created, one id a line."""
-        return self.out / "companies.txt"
+        return self.out / COMPANIES
 
     def applicable(self, prefixes: Sequence[str]) -> list[CheckSpec]:
         """The checks of the catalogue that a stage should run on this target."""

@@ -30,6 +30,7 @@ from gates.deployment.tenants.leftovers import KEPT, TIMED, Lease, sweep, take_l
 from gates.deployment.tenants.tenants import Tenants
 from gates.errors import CannotWork, ConfigError, UsageError, of_file
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
+from gates.stages.context import COMPANIES
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.stages.load_options import MOST_EXACT, QUICK_MOST_S, QUICK_S, LoadOptions
 from gates.stages.watchdog import Watchdog
@@ -37,8 +38,8 @@ from gates.text import characters
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
-COMPANIES, CROWDED = "companies.txt", "crowded.txt"
-"""Files: companies of the load; those of a load on an overloaded machine, which say nothing of lateness."""
+CROWDED = "crowded.txt"
+"""The companies of a load on an overloaded machine: they say nothing of lateness."""
 TIMEOUT_S = float(Settings().load_timeout_s)
 GRACE_S = 60.0
 """Time beyond the planned duration: creating companies, waiting for canaries, removing companies."""
@@ -261,7 +262,7 @@ def _judged(one: Mapping[str, Any], failed: str, *, valid: bool, compat: bool, c
 
 def clean_up(target: Target, out: Path) -> str:
     """Remove the companies of a run with --keep-tenants; audit rows stay. Returns why that was refused, or nothing."""
-    listing = out / FOLDER / "companies.txt"
+    listing = out / FOLDER / COMPANIES
     companies = disk.read_text(listing).split() if listing.exists() else []
     try:
         if companies and target.database_url:

@@ -12,9 +12,9 @@ from gates import disk
 from gates.decision.rules import QUEUE_STAGE
 from gates.deployment.tenants.leftovers import at_work
 from gates.evidence import TargetKind
-from gates.stages.context import Context, Progress, StageReport
+from gates.stages.context import COMPANIES, Context, Progress, StageReport
 from gates.stages.distance import stretched
-from gates.stages.load_process import COMPANIES, CROWDED, FOLDER
+from gates.stages.load_process import CROWDED, FOLDER
 from gates.stages.suite import SuiteRun, begun, looked, run
 
 DATA = ("sql/",)

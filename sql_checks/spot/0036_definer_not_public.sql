@@ -50,9 +50,10 @@ from (
            b.body, b.code
     from pg_proc p
     join functions b on b.oid = p.oid
-    join pg_type d on d.oid = p.prorettype
     -- a domain is what it is made of
-    join pg_type t on t.oid = coalesce(nullif(d.typbasetype, 0), d.oid)
+    cross join lateral (
+      with recursive made_of as (select p.prorettype as oid union select typbasetype from made_of join pg_type using (oid) where typtype = 'd')
+      select type.* from made_of join pg_type type using (oid) where typtype <> 'd') t
     join pg_language l on l.oid = p.prolang
     join pg_namespace f on f.oid = p.pronamespace and f.nspname !~ '^pg_' and f.nspname <> 'information_schema'
     where p.prosecdef and p.prokind in ('f', 'p')

@@ -163,7 +163,7 @@ def test_the_change_of_dead_letters_leaves_out_what_the_gate_made(
     db: Connection, migrated_url: str, tmp_path: Path
 ) -> None:
     """Two new dead letters in the run are two, whatever lay there before, whatever the run seeded and whatever drills
-    beside it make; one without a company counts.
+    beside it make.
     """
     company, drilled = a_company(db), a_company(db)
     insert = (

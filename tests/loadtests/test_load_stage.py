@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from gates.decision.policy_file import Settings
 from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages import load_process
+from gates.stages.context import Context
 from gates.stages.load_checks import SPECS
 from gates.stages.load_options import OF_A_RUN
 from loadtests.asked import thresholds_of
@@ -194,6 +196,24 @@ def test_a_url_alone_has_the_thresholds_that_any_url_has(tmp_path: Path) -> None
     """Without a file: failures and latency; a lag or an agent is not expected of it."""
     specs = load_process.checks_of(Target(TargetKind.PRODUCTION), options("--url", "http://127.0.0.1:9/"), tmp_path)
     assert [s.id for s in specs] == ["load/run-valid", "load/http_req_failed/rate", "load/http_req_duration/p95"]
+
+
+def test_the_load_of_a_whole_run_leaves_the_companies_of_its_drills_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the list to which the drills append; a load alone reads none."""
+    plans: list[dict[str, Any]] = []
+
+    def measured(plan: dict[str, Any], *_: object) -> list[Evidence]:
+        plans.append(plan)
+        return []
+
+    monkeypatch.setattr(load_process, "_measure", measured)
+    one = Target(TargetKind.STAGING, "http://127.0.0.1:9")
+    for given in (OF_A_RUN, options()):
+        load_process.load(one, given, tmp_path)
+    companies = Context(one, Settings(), tmp_path, "run").companies
+    assert [load_plan(json.dumps(plan)).drilled for plan in plans] == [str(companies), ""]
 
 
 @pytest.mark.parametrize(("words", "calls"), [((), 3), (("--spare-test-company",), 0)])

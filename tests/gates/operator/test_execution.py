@@ -70,7 +70,7 @@ class Raises:
         signal.raise_signal({number})
 
     def find_spec(self, name, *_):
-        if name in {{"importlib.metadata", "gates.cli"}}:  # the first that takes long
+        if name in {{"importlib.metadata", "gates.cli"}}:  # both take long; the first of them raises
             signal.raise_signal({number})
 
 {first}
