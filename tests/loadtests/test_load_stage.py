@@ -16,7 +16,7 @@ from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages import load_process
-from gates.stages.context import Context
+from gates.stages.context import COMPANIES, Context
 from gates.stages.load_checks import SPECS
 from gates.stages.load_options import OF_A_RUN
 from loadtests.asked import thresholds_of
@@ -129,7 +129,7 @@ def test_a_crowded_machine_is_told_to_the_look_at_the_data(
     (folder / load_process.CROWDED).write_text("earlier")
 
     def run(*_: object, **__: object) -> tuple[int, str]:
-        (folder / load_process.COMPANIES).write_text("one\n")
+        (folder / COMPANIES).write_text("one\n")
         (folder / "result.json").write_text(json.dumps(result(crowded=crowded)))
         return 0, ""
 
